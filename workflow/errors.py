@@ -66,6 +66,10 @@ class IllegalRunState(WorkflowError):
     """The run's state does not allow the action, as in resuming a run that is not paused."""
 
 
+class UndeclaredAnswer(WorkflowError):
+    """A function answered with something that is neither one of its declared statuses nor an `Outcome`."""
+
+
 class StatusUnreachable(WorkflowError):
     """The awaited status was never reached, and no path leads to it from where the run is."""
 
@@ -126,6 +130,10 @@ class Rejected(Refusal):
 
 class Unavailable(WorkflowError):
     """The backend failed and whether the call took effect is unknown. Making the same call again is safe."""
+
+
+class BrokenAdapter(Unavailable):
+    """An adapter raised what its contract does not know. Whether the call took effect is unknown."""
 
 
 class StoreVersionError(WorkflowError):

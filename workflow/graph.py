@@ -34,6 +34,8 @@ class Graph:
     """Each status's name, for people."""
     reaches: Mapping[int, frozenset[int]] = field(repr=False)
     """For each status, all that can come after it."""
+    terminals: frozenset[int]
+    """The statuses that nothing leads out of: a run that enters one is completed."""
 
     @classmethod
     def of(cls, start: int, edges: Iterable[tuple[int, int]], names: Mapping[int, str]) -> Graph:
@@ -44,17 +46,18 @@ class Graph:
             targets.setdefault(destination, set())
         frozen = {origin: frozenset(targets[origin]) for origin in sorted(targets)}
         reaches = {origin: _reachable(frozen, origin) for origin in frozen}
-        return cls(start, MappingProxyType(frozen), MappingProxyType(dict(names)), MappingProxyType(reaches))
+        return cls(
+            start,
+            MappingProxyType(frozen),
+            MappingProxyType(dict(names)),
+            MappingProxyType(reaches),
+            frozenset(origin for origin, destinations in frozen.items() if not destinations),
+        )
 
     @property
     def statuses(self) -> tuple[int, ...]:
         """All statuses of the graph, ascending."""
         return tuple(self.edges)
-
-    @property
-    def terminals(self) -> frozenset[int]:
-        """The statuses that nothing leads out of: a run that enters one is completed."""
-        return frozenset(status for status, destinations in self.edges.items() if not destinations)
 
     def leads(self, origin: int, destination: int) -> bool:
         """Whether the step from `origin` to `destination` is declared."""

@@ -308,7 +308,9 @@ class ConnectorDelivery(Protocol):
 class ConnectorReceiver(Protocol):
     """As `EventReceiver`, for events from outside."""
 
-    def recv(self, cancel: CancelToken, *, limit: int = 1, timeout: float | None = None) -> Sequence[ConnectorDelivery]: ...
+    def recv(
+        self, cancel: CancelToken, *, limit: int = 1, timeout: float | None = None
+    ) -> Sequence[ConnectorDelivery]: ...
 
     def close(self) -> None: ...
 

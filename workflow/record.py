@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .run_state import RunState
 
@@ -115,3 +115,13 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next: str = ""
+
+
+def evolve(record: Record, **changes: Any) -> Record:
+    """The record with these fields changed: `dataclasses.replace`, several times cheaper, for the hot path.
+
+    It skips `__init__`, which does nothing for a record but assign.
+    """
+    new = object.__new__(Record)
+    new.__dict__.update(record.__dict__, **changes)
+    return new

@@ -7,10 +7,11 @@ while the function runs. Hooks and queries get a `RunView`, which cannot change 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from .cancel import CancelToken
@@ -111,11 +112,16 @@ class Run(Generic[O, S]):
 
 @dataclass(frozen=True)
 class RunView(Generic[O, S]):
-    """A run as it was when somebody looked. `object` is None where the data was deleted."""
+    """A run as it was when somebody looked."""
 
-    object: O
     status: S
     record: Record = field(repr=False)
+    decode: Callable[[Record], O] = field(repr=False, compare=False)
+
+    @cached_property
+    def object(self) -> O:
+        """The run's object, None where the data was deleted. Raises `CodecError` if it cannot be read."""
+        return self.decode(self.record)
 
     @property
     def workflow_name(self) -> str:

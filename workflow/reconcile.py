@@ -1,0 +1,85 @@
+"""Reconciling: runs that should move and do not, because a log lost their event, get it again.
+
+A slow sweep over running runs. One whose version has been due for longer than a bound gets its event once more, and then at
+doubling intervals while the version stays. Nothing is changed: if the event was not lost after all, the version guard absorbs the
+second one. What no live definition declares is reported, never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Set
+from datetime import datetime, timedelta
+from typing import Any
+
+from .consume import Duty
+from .environment import Environment
+from .options import SWEEP_INTERVAL
+from .poll import Sweeper
+from .protocols import counts
+from .record import Record, RecordFilter
+from .run_state import RunState
+from .transition import event_of
+
+PROCESS = "reconcile"
+
+
+class Reconciler:
+    """The state of one instance's sweeps: when each stuck version gets its event the next time."""
+
+    def __init__(self, environment: Environment[Any, Any], processed: Set[int], bound: float) -> None:
+        self._environment = environment
+        self._processed = processed
+        self._bound = timedelta(seconds=bound)
+        self._known: dict[tuple[str, int], tuple[datetime, timedelta]] = {}
+        self._seen: set[tuple[str, int]] = set()
+
+    def sweeper(self) -> Sweeper:
+        """The sweeper of the reconcile role."""
+        interval = min(SWEEP_INTERVAL, self._bound.total_seconds() / 2)
+        return Sweeper(self._environment, self._stuck, self._emit_again, interval, self._finish)
+
+    def _stuck(self, now: datetime) -> RecordFilter:
+        self._seen = set()
+        bound = now - self._bound
+        return RecordFilter(
+            run_states=frozenset({RunState.RUNNING, RunState.DATA_DELETION_REQUESTED}),
+            updated_before=bound,
+            available_before=bound,
+        )
+
+    def _emit_again(self, record: Record, duty: Duty) -> None:
+        if record.run_state is RunState.RUNNING and record.status not in self._processed:
+            return  # it waits for a callback, or for a person
+        version = (record.run_id, record.version)
+        self._seen.add(version)
+        now = self._environment.now()
+        due, interval = self._known.get(version, (now, self._bound))
+        if now < due:
+            return
+        event = event_of(record)
+        sender = self._environment.adapters.event_streamer.new_sender(event.topic)
+        try:
+            sender.send([event])
+        finally:
+            sender.close()
+        self._known[version] = (now + interval, 2 * interval)
+        environment = self._environment
+        environment.metrics.count("workflow_reconciled_total", workflow=environment.workflow_name)
+        environment.logger.log(
+            logging.WARNING, "event emitted again", run_id=record.run_id, status=record.status, version=record.version
+        )
+
+    def _finish(self, now: datetime, duty: Duty) -> None:
+        """Forget versions that moved on; report runs in statuses that the definition does not have."""
+        self._known = {version: known for version, known in self._known.items() if version in self._seen}
+        counter = counts(self._environment.adapters.record_store)
+        if counter is None:
+            return
+        name, graph = self._environment.workflow_name, self._environment.graph
+        for (status, state), number in counter.counts(name).items():
+            if number and state.active and status not in graph.edges:
+                self._environment.metrics.gauge("workflow_undeclared_runs", number, workflow=name, status=str(status))
+                self._environment.logger.log(
+                    logging.WARNING, "runs in an undeclared status", workflow=name, status=status, runs=number
+                )
