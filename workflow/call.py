@@ -7,11 +7,10 @@ waits for and an operator's cancel reaches the function's token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Set
 from enum import IntEnum
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple
 
 from .cancel import CancelToken
 from .clock import Runtime
@@ -26,13 +25,32 @@ INFRASTRUCTURE = (Unavailable, Closed, CancelledWait, SystemExit)
 """What is no fault of a user's function, where it may come from an adapter that is called beside it."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A function that is at work."""
 
     label: str
     run_id: str
     token: CancelToken
+
+
+class Held:
+    """One call that is listed as in hand, for the length of a `with` block, which gives its token."""
+
+    __slots__ = ("_call", "_calls")
+
+    def __init__(self, calls: dict[int, Call], call: Call) -> None:
+        self._calls = calls
+        self._call = call
+
+    def __enter__(self) -> CancelToken:
+        self._calls[id(self._call)] = self._call
+        return self._call.token
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self._calls[id(self._call)]
+        self._call.token.detach()
 
 
 class InHand:
@@ -41,16 +59,10 @@ class InHand:
     def __init__(self) -> None:
         self._calls: dict[int, Call] = {}
 
-    @contextmanager
-    def hold(self, label: str, run_id: str, *parents: CancelToken) -> Iterator[CancelToken]:
-        """The token for one call of a function, which is listed until the block ends."""
-        with CancelToken.child_of(*parents) as token:
-            call = Call(label, run_id, token)
-            self._calls[id(call)] = call
-            try:
-                yield token
-            finally:
-                del self._calls[id(call)]
+    def hold(self, label: str, run_id: str, parent: CancelToken | None = None) -> Held:
+        """List a call of a function, and make the token for it, in a `with` block."""
+        token = CancelToken() if parent is None else CancelToken.child_of(parent)
+        return Held(self._calls, Call(label, run_id, token))
 
     def labels(self) -> list[str]:
         """What is at work, one readable name each."""

@@ -22,7 +22,6 @@ from datetime import datetime
 from typing import Any
 
 from .call import INFRASTRUCTURE, InHand, effect_of, make_run
-from .cancel import CancelToken
 from .commit import Committer
 from .consume import Duty
 from .environment import Environment, Fault
@@ -86,7 +85,7 @@ class Callbacks:
     ) -> bool:
         """Deliver one; see `Workflow.callback`. `cause` stands for the key where the engine itself delivers."""
         callback = self._callback(status)
-        if not isinstance(payload, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(payload, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
             raise InvalidInput(f"callback to {foreign_id!r}: the payload is a {type(payload).__name__}, not bytes")
         key = check_key(idempotency_key) or self._environment.runtime.new_id()
         author = author_of(cause or composite("callback", foreign_id, status, key), by, reason)
@@ -158,7 +157,7 @@ class Callbacks:
         """What the function's answer does; its exceptions pass."""
         value, carry = self._environment.decode(record)
         label = getattr(callback.function, "__name__", "callback")
-        with self._in_hand.hold(label, record.run_id, CancelToken()) as token:
+        with self._in_hand.hold(label, record.run_id) as token:
             run = make_run(self._environment, record, value, token, f"callback:{author.cause}")
             answer = callback.function(run, payload)
         effect, reason = effect_of(self._environment, answer, run, carry, callback.destinations)

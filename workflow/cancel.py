@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 from .errors import Cancelled
@@ -55,12 +56,11 @@ class CancelToken:
                 self._subscribers[key] = subscriber
         if not live:
             subscriber()
+        return partial(self._unsubscribe, key)
 
-        def unsubscribe() -> None:
-            with self._lock:
-                self._subscribers.pop(key, None)
-
-        return unsubscribe
+    def _unsubscribe(self, key: object) -> None:
+        with self._lock:
+            self._subscribers.pop(key, None)
 
     def raise_if_cancelled(self) -> None:
         """Raise `Cancelled` if the token is cancelled."""
@@ -71,12 +71,16 @@ class CancelToken:
     def child_of(cls, *parents: CancelToken) -> CancelToken:
         """A token that is cancelled with the first of `parents`. Use it in a `with` block, which detaches it."""
         child = cls()
-
-        def follow(parent: CancelToken) -> Callable[[], None]:
-            return parent.subscribe(lambda: child.cancel(parent.reason))
-
-        child._leave = tuple(follow(parent) for parent in parents)
+        child._leave = tuple(parent.subscribe(partial(child._follow, parent)) for parent in parents)
         return child
+
+    def _follow(self, parent: CancelToken) -> None:
+        self.cancel(parent.reason)
+
+    def detach(self) -> None:
+        """Leave the parents: they keep nothing of this token any more."""
+        for leave in self._leave:
+            leave()
 
     def __enter__(self) -> CancelToken:
         return self
@@ -84,5 +88,4 @@ class CancelToken:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for leave in self._leave:
-            leave()
+        self.detach()

@@ -9,6 +9,10 @@ before its effect, and a crash in between only repeats the delivery, which the h
 An event whose record is missing or older than itself came from a store that lags: it is read again with backoff while the
 others go on. A run that stays missing was deleted.
 
+A batch has a budget of time. Its size starts at one event and doubles while batches stay well below the budget, so that a slow
+function has little handed out at a time: what was handed out and not finished is a suspect to the next receiver. For the same reason a
+reader that is to stop finishes its batch, but only within the budget.
+
 Events that may kill the process (`handler.alone`) come last in their batch, one by one, with nothing else in hand.
 """
 
@@ -24,7 +28,7 @@ from .commit import Committer, Ticket
 from .environment import Environment
 from .errors import Cancelled, Refusal
 from .event import Change, Shard
-from .options import INFRASTRUCTURE_RETRY, MISSING_RUN_BOUND
+from .options import BATCH_BUDGET, INFRASTRUCTURE_RETRY, MISSING_RUN_BOUND
 from .protocols import Delivery, EventReceiver
 from .record import Record
 
@@ -37,6 +41,8 @@ class Duty:
     """Ends waits: on stop, when the role is lost, when another wants it. No further function is started then."""
     work: CancelToken
     """Ends functions: on stop, and when the role is lost."""
+    lost: CancelToken
+    """The role has gone: whatever is begun now, another does too."""
     progress: Callable[[], None]
     """To be called when something was done, so that failures of adapters are counted in a row."""
 
@@ -98,6 +104,8 @@ class Reader:
         self._batch = batch
         self._poll_interval = poll_interval
         self._signal = environment.clock.signal()
+        self._limit = 1
+        self._budget_ends = 0.0
 
     def open(self) -> EventReceiver:
         """Open the receiver of this role: from then on the streamer keeps events for it."""
@@ -109,12 +117,28 @@ class Reader:
         receiver = self.open()
         try:
             while True:
-                deliveries = receiver.recv(duty.idle, limit=self._batch)
+                deliveries = receiver.recv(duty.idle, limit=self._limit)
                 if deliveries:
-                    self._work(deliveries, duty)
+                    self._budgeted(deliveries, duty)
                     duty.progress()
         finally:
             receiver.close()
+
+    def _budgeted(self, deliveries: Sequence[Delivery], duty: Duty) -> None:
+        """Work on a batch, and choose the size of the next one by the time that this one took."""
+        begun = self._environment.clock.monotonic()
+        self._budget_ends = begun + BATCH_BUDGET
+        self._work(deliveries, duty)
+        took = self._environment.clock.monotonic() - begun
+        if took > BATCH_BUDGET:
+            self._limit = max(1, self._limit // 2)
+        elif took < BATCH_BUDGET / 2 and len(deliveries) == self._limit:
+            self._limit = min(self._batch, self._limit * 2)
+
+    def _may_begin(self, duty: Duty) -> None:
+        """Raise `Cancelled` if no further function may be started in this batch."""
+        if duty.idle.cancelled and (duty.lost.cancelled or self._environment.clock.monotonic() >= self._budget_ends):
+            raise Cancelled(duty.idle.reason)
 
     def _work(self, deliveries: Sequence[Delivery], duty: Duty) -> None:
         batch = [Work(delivery) for delivery in deliveries]
@@ -155,7 +179,7 @@ class Reader:
         submitted: list[Work] = []
         try:
             for work in works:
-                duty.idle.raise_if_cancelled()
+                self._may_begin(duty)
                 event = work.delivery.event
                 if submitted:
                     self._committer.wake()  # the next function may be slow: what is queued does not wait for it

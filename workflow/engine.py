@@ -71,6 +71,11 @@ class Workflow(Generic[O, S]):
         """The set that this workflow was built on. Whoever made it closes it."""
         return self._environment.adapters
 
+    @property
+    def environment(self) -> Environment[O, S]:
+        """What the parts of this workflow share: for tools that read its types, codec and graph."""
+        return self._environment
+
     # --- serving ---------------------------------------------------------------------------------------------------
 
     def run(self) -> None:

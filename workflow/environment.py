@@ -24,6 +24,7 @@ from .run import O, RunView, S
 from .run_state import RunState
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,58}[a-z0-9])?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LATEST = datetime(2200, 1, 1, tzinfo=timezone.utc)
 _ERROR_LIMIT = 8000
@@ -44,7 +45,7 @@ def check_text(what: str, text: str, longest: int, shortest: int = 0) -> str:
         raise InvalidInput(f"{what} is a {type(text).__name__}, not a str")
     if not shortest <= len(text) <= longest:
         raise InvalidInput(f"{what} has {len(text)} characters: {shortest} to {longest} are possible")
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\0" in text or not (text.isascii() or _SURROGATE.search(text) is None):
         raise InvalidInput(f"{what} holds a NUL or a lone surrogate, which no store can keep")
     return text
 

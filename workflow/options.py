@@ -103,6 +103,8 @@ class Settled:
 
 DEFAULTS = Settled(parallel_count=1, retry=Retry(), breaker=Breaker(), timeout=None, poll_interval=None, batch=100)
 
+BATCH_BUDGET = 0.1
+"""Seconds that one batch of a reader should take at most; slower functions get smaller batches."""
 POLL_INTERVAL = 1.0
 """Seconds between looks at a store that cannot notify."""
 IDLE_LIMIT = 60.0

@@ -144,7 +144,7 @@ class _Shift:
             CancelToken.child_of(self._stop, lease.lost) as work,
             CancelToken.child_of(self._stop, lease.lost, lease.wanted) as idle,
         ):
-            duty = Duty(idle, work, self._progressed)
+            duty = Duty(idle, work, lease.lost, self._progressed)
             while not idle.cancelled:
                 try:
                     self._process.serve(duty)

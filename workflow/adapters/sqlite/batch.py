@@ -24,6 +24,7 @@ from .rows import (
     UNSTORABLE,
     Row,
     check_blob,
+    check_run_state,
     check_texts,
     event_row,
     integers,
@@ -102,6 +103,8 @@ def draft(change: Change, database: Database) -> Draft:
         )  # fmt: skip
         check_texts(texts)
         check_blob(record.object)
+        check_run_state(record.run_state)
+        check_run_state(transition.run_state)
         version, status, entered, turn, attempt, run_state, then_status, then_state, then_attempt = integers(
             record.version, record.status, record.status_entered, record.turn, record.attempt, record.run_state,
             transition.status, transition.run_state, transition.attempt,
@@ -146,8 +149,8 @@ class Batch:
         self._connection = connection
         self._drafts = drafts
         self._runs: dict[str, KnownRun] = {}
-        self._applied: dict[tuple[int, str], str] = {}  # (workflow, cause) to the run
-        self._active: dict[tuple[int, str], str] = {}  # (workflow, foreign id) to the run
+        self._applied: dict[tuple[int, str], str | None] = {}  # (workflow, cause) to the run, None if there is none
+        self._active: dict[tuple[int, str], str | None] = {}  # (workflow, foreign id) to the run, None too
         self._written: dict[tuple[int, int], str] = {}  # (run, version) to the write id, of this batch
         self._published: frozenset[int] = frozenset()
         self._heads: dict[int, int] = {}
@@ -182,24 +185,28 @@ class Batch:
     # --- load ------------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        run_ids: set[str] = set()
+        findable = [one for one in self._drafts if one.findable]
+        self._load_runs({one.change.record.run_id for one in findable})
+        workflows = {run.workflow for run in self._runs.values()}
+        foreign_ids: defaultdict[int, set[str]] = defaultdict(set)
         causes: defaultdict[int, set[str]] = defaultdict(set)
-        topics: set[int] = set()
-        workflows: set[int] = set()
-        for one in self._drafts:
-            if one.findable:
-                run_ids.add(one.change.record.run_id)
-                workflows.add(one.workflow)
-                topics.add(one.topic)
-                if one.change.transition.cause:
-                    causes[one.workflow].add(one.change.transition.cause)
-        self._load_runs(run_ids)
-        self._load_active()
-        for workflow, known in causes.items():
-            self._load_causes(workflow, known)
+        for one in findable:
+            record, cause = one.change.record, one.change.transition.cause
+            run = self._runs.get(record.run_id)
+            workflow, foreign_id = (run.workflow, run.foreign_id) if run else (one.workflow, record.foreign_id)
+            workflows.add(workflow)
+            if record.run_state in ACTIVE and (workflow, foreign_id) not in self._active:
+                foreign_ids[workflow].add(foreign_id)
+            if cause:
+                causes[workflow].add(cause)
+        for workflow, wanted in foreign_ids.items():
+            self._load_active(workflow, wanted)
+        for workflow, wanted in causes.items():
+            self._load_causes(workflow, wanted)
         rows = select_in(self._connection, "SELECT id FROM workflow WHERE published AND id", workflows)
         self._published = frozenset(row[0] for row in rows)
         if self._published:
+            topics = {one.topic for one in findable}
             self._heads = dict(select_in(self._connection, "SELECT id, head FROM topic WHERE id", topics))
 
     def _load_runs(self, run_ids: set[str]) -> None:
@@ -213,27 +220,18 @@ class Batch:
             row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'run'").fetchone()
             self._last_run = row[0] if row else 0
 
-    def _load_active(self) -> None:
-        """The active runs in the way of those that are to become active."""
-        wanted: defaultdict[int, set[str]] = defaultdict(set)
-        for one in self._drafts:
-            record = one.change.record
-            if one.findable and record.run_state in ACTIVE:
-                run = self._runs.get(record.run_id)
-                if run is None:
-                    wanted[one.workflow].add(record.foreign_id)
-                elif run.run_state not in ACTIVE:
-                    wanted[run.workflow].add(run.foreign_id)
+    def _load_active(self, workflow: int, foreign_ids: set[str]) -> None:
         query = "SELECT foreign_id, run_id FROM run WHERE workflow = ? AND run_state <= 2 AND foreign_id"
-        for workflow, foreign_ids in wanted.items():
-            for foreign_id, run_id in select_in(self._connection, query, foreign_ids, workflow):
-                self._active[workflow, foreign_id] = run_id
+        self._active.update(dict.fromkeys((workflow, foreign_id) for foreign_id in foreign_ids))
+        for foreign_id, run_id in select_in(self._connection, query, foreign_ids, workflow):
+            self._active[workflow, foreign_id] = run_id
 
     def _load_causes(self, workflow: int, causes: set[str]) -> None:
         query = (
             "SELECT cause.cause, run.run_id FROM cause JOIN run ON run.id = cause.run "
             "WHERE cause.workflow = ? AND cause.cause"
         )
+        self._applied.update(dict.fromkeys((workflow, cause) for cause in causes))
         for cause, run_id in select_in(self._connection, query, causes, workflow):
             self._applied[workflow, cause] = run_id
 
@@ -258,8 +256,22 @@ class Batch:
         else:
             workflow, foreign_id, current = run.workflow, run.foreign_id, run.version
             write_id = self._write_id(run.id, record.version) if record.version <= current else None
-        applied = self._applied.get((one.workflow, cause)) if cause else None
-        return Known(current, write_id, applied, self._active.get((workflow, foreign_id)))
+        applied = self._applied_to(workflow, cause) if cause else None
+        active = self._active_run(workflow, foreign_id) if record.run_state in ACTIVE else None
+        return Known(current, write_id, applied, active)
+
+    # What was not loaded before is loaded now: where changes of one run name different workflows or foreign ids, of which
+    # those of version 1 count.
+
+    def _applied_to(self, workflow: int, cause: str) -> str | None:
+        if (workflow, cause) not in self._applied:
+            self._load_causes(workflow, {cause})
+        return self._applied[workflow, cause]
+
+    def _active_run(self, workflow: int, foreign_id: str) -> str | None:
+        if (workflow, foreign_id) not in self._active:
+            self._load_active(workflow, {foreign_id})
+        return self._active[workflow, foreign_id]
 
     def _write_id(self, run: int, version: int) -> str | None:
         written = self._written.get((run, version))
@@ -281,12 +293,12 @@ class Batch:
         if run_state in ACTIVE:
             self._active[run.workflow, run.foreign_id] = record.run_id
         elif self._active.get((run.workflow, run.foreign_id)) == record.run_id:
-            del self._active[run.workflow, run.foreign_id]
+            self._active[run.workflow, run.foreign_id] = None
         run.version, run.status, run.run_state, run.latest = one.record_row[0], status, run_state, one
         transition = one.change.transition
         if transition.cause:
-            self._applied[one.workflow, transition.cause] = record.run_id
-            self._causes.append((one.workflow, transition.cause, run.id))
+            self._applied[run.workflow, transition.cause] = record.run_id
+            self._causes.append((run.workflow, transition.cause, run.id))
         self._written[run.id, run.version] = transition.write_id
         self._history.append((run.id, *one.history_row))
         self._publish(one, run)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -72,7 +72,8 @@ def bump(connection: sqlite3.Connection, kind: str, name: int) -> int:
     connection.execute(
         "INSERT INTO change VALUES (?, ?, 1) ON CONFLICT (kind, name) DO UPDATE SET number = number + 1", (kind, name)
     )
-    number: int = connection.execute("SELECT number FROM change WHERE kind = ? AND name = ?", (kind, name)).fetchone()[0]
+    query = "SELECT number FROM change WHERE kind = ? AND name = ?"
+    number: int = connection.execute(query, (kind, name)).fetchone()[0]
     return number
 
 
@@ -108,7 +109,7 @@ class Database:
     # --- transactions ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Generator[sqlite3.Connection, None, None]:
         """A connection to read with. Fetch all rows of a statement before the next one."""
         connection = self._borrow()
         try:
@@ -119,7 +120,7 @@ class Database:
             self._give_back(connection)
 
     @contextmanager
-    def watching(self) -> Iterator[sqlite3.Connection]:
+    def watching(self) -> Generator[sqlite3.Connection, None, None]:
         """The connection of the watcher's thread: `PRAGMA data_version` compares with what this connection saw last."""
         self._enter()
         try:
@@ -132,7 +133,7 @@ class Database:
             self._leave()
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def write(self, *, durable: bool = True) -> Generator[sqlite3.Connection, None, None]:
         """A connection with a transaction that holds the write lock. An empty transaction costs no disk access."""
         self._enter()
         try:
@@ -341,8 +342,8 @@ class Database:
             return Closed(f"the store {self.path} was closed")
         if "not a database" in told:
             return StoreVersionError(
-                f"{self.path} is no SQLite database, or its first page is damaged: give the store a file of its own, or "
-                "restore a backup; nothing was changed"
+                f"{self.path} is no SQLite database, or its first page is damaged: give the store a file of its own, "
+                "or restore a backup; nothing was changed"
             )
         for sign, advice in _ADVICE:
             if sign in told:

@@ -3,8 +3,9 @@
 A position is the topic's head + 1, given in the transaction that writes the entry. There is one writer at a time, so
 positions become visible in their order and without gaps: whoever has read up to one has seen all below it.
 
-A receiver's name has one *layout*: its number of shards. A cursor belongs to a layout, and a new layout is a new row with
-a new id, the generation. So what is left of the old one finds no row to update, and changes nothing.
+A receiver's name has one *layout*: its number of shards. A cursor belongs to a layout, and a new layout is a new row
+with a new id, the generation. So what is left of the old one finds no row to update, and changes nothing. A layout is as
+far as its first entry that is not acknowledged: a shard that owns no entry holds up nothing.
 
 Trimming. What every layout of a topic has acknowledged is deleted, oldest first, `TRIM` entries at a time, by whoever
 saves progress when at least that much can go. So it costs little, never holds the lock for long, and leaves less than
@@ -23,7 +24,7 @@ from ...protocols import Cursor, LogEntry, ReceiverInfo, Unsubscribe
 from ..support.guard import Guard
 from .batch import INSERT_EVENT, SET_HEAD
 from .database import Database
-from .rows import UNSTORABLE, check_limit, event_from, event_row, instant, micros, rejected
+from .rows import UNSTORABLE, check_limit, event_from, event_row, id_of, instant, micros, rejected
 from .watcher import TOPIC, Watcher
 
 TRIM = 500
@@ -81,7 +82,7 @@ class SqliteEventLog:
                 looked = max(after, _topic(connection, number)[0])  # first: what is written from now on lies above it
                 values = (number, after, shard.total, shard.index - 1, limit)
                 rows = connection.execute(READ_SHARD, values).fetchall()
-        entries = [LogEntry(row[0], event_from(row[1:], topic, str(row[0]))) for row in rows]
+        entries = [LogEntry(row[0], event_from(row[1:], topic, id_of(row[0]))) for row in rows]
         if entries:
             last = entries[-1].position
             looked = last if len(entries) == limit else max(looked, last)
@@ -125,17 +126,19 @@ class SqliteEventLog:
         self._guard.check()
         topic_number, name_number = self._database.find(topic), self._database.find(name)
         with self._database.write() as connection:
-            _drop_layout(connection, topic_number, name_number)
-            self._trim(connection, topic_number)
+            query = "SELECT id FROM layout WHERE topic = ? AND name = ?"
+            row = connection.execute(query, (topic_number, name_number)).fetchone()
+            if row is not None:
+                _drop_layout(connection, row[0])
+                self._trim(connection, topic_number)
 
     def _trim(self, connection: sqlite3.Connection, topic: int) -> None:
         """Delete the oldest entries that every layout has acknowledged, if they are worth it."""
-        least = connection.execute(
-            "SELECT min(acked) FROM cursor WHERE layout IN (SELECT id FROM layout WHERE topic = ?)", (topic,)
-        ).fetchone()[0]
-        if least is None:
+        layouts = connection.execute("SELECT id, shards FROM layout WHERE topic = ?", (topic,)).fetchall()
+        if not layouts:
             return  # no receiver is known: all is kept
         trimmed = _topic(connection, topic)[1]
+        least = min(_progress(connection, topic, layout, shards) for layout, shards in layouts)
         if least - trimmed >= TRIM:
             # Twice as much as came: a long backlog, as `forget` may leave, melts away little by little.
             trimmed = min(least, trimmed + 2 * TRIM)
@@ -146,30 +149,24 @@ class SqliteEventLog:
     # --- capabilities ----------------------------------------------------------------------------------------------
 
     def pending(self, topic: str, name: str) -> tuple[int, datetime | None]:
-        """Positions have no gaps: only what lies between the least and the most advanced shard is counted one by one."""
+        """Positions have no gaps: only what lies between the slowest and the fastest shard is counted one by one."""
         self._guard.check()
         topic_number, name_number = self._database.find(topic), self._database.find(name)
         with self._database.read() as connection:
-            head, trimmed = _topic(connection, topic_number)
-            # A name that is not known starts at the oldest entry kept: all are before it.
-            layout, shards, least, greatest = connection.execute(
-                "SELECT coalesce(max(id), 0), coalesce(max(shards), 1), coalesce(min(acked), 0), coalesce(max(acked), 0) "
-                "FROM layout JOIN cursor ON cursor.layout = layout.id WHERE layout.topic = ? AND layout.name = ?",
-                (topic_number, name_number),
+            row = connection.execute(
+                "SELECT id, shards FROM layout WHERE topic = ? AND name = ?", (topic_number, name_number)
             ).fetchone()
-            unacked = (
-                "FROM event WHERE topic = ? AND position > ? AND position > "
-                "coalesce((SELECT acked FROM cursor WHERE layout = ? AND shard = hash % ? + 1), 0)"
-            )
-            values = (topic_number, least, layout, shards)
-            between = 0
-            if least < greatest:
-                query = f"SELECT count(*) {unacked} AND position <= ?"
-                between = connection.execute(query, (*values, greatest)).fetchone()[0]
-            query = f"SELECT created_at {unacked} ORDER BY position LIMIT 1"
-            oldest = connection.execute(query, values).fetchone()
-        count = between + max(0, head - max(greatest, trimmed))
-        return count, instant(oldest[0]) if oldest else None
+            if row is None:
+                return 0, None
+            head = _topic(connection, topic_number)[0]
+            fastest = connection.execute("SELECT max(acked) FROM cursor WHERE layout = ?", row[:1]).fetchone()[0]
+            between = connection.execute(
+                f"SELECT count(*) {UNACKED} AND position <= ?", (*_unacked(connection, topic_number, *row), fastest)
+            ).fetchone()[0]
+            oldest = connection.execute(
+                f"SELECT created_at {UNACKED} ORDER BY position LIMIT 1", _unacked(connection, topic_number, *row)
+            ).fetchone()
+        return between + max(0, head - fastest), instant(oldest[0]) if oldest else None
 
     def subscribe_topic(self, topic: str, shard: Shard, signal: Signal) -> Unsubscribe:
         self._guard.check()
@@ -182,13 +179,36 @@ def _topic(connection: sqlite3.Connection, topic: int) -> tuple[int, int]:
     return (row[0], row[1]) if row else (0, 0)
 
 
+UNACKED = """FROM event WHERE topic = ? AND position > ? AND position >
+    (SELECT acked FROM cursor WHERE layout = ? AND shard = hash % ? + 1)"""
+
+
+def _unacked(connection: sqlite3.Connection, topic: int, layout: int, shards: int) -> tuple[int, int, int, int]:
+    """The parameters of `UNACKED`: what this layout has not acknowledged, looked for from its slowest shard on."""
+    slowest = connection.execute("SELECT min(acked) FROM cursor WHERE layout = ?", (layout,)).fetchone()[0]
+    return topic, slowest, layout, shards
+
+
+def _progress(connection: sqlite3.Connection, topic: int, layout: int, shards: int) -> int:
+    """The position up to which all shards of a layout have acknowledged everything."""
+    values = _unacked(connection, topic, layout, shards)
+    row = connection.execute(f"SELECT position {UNACKED} ORDER BY position LIMIT 1", values).fetchone()
+    return row[0] - 1 if row else _topic(connection, topic)[0]
+
+
 def _open_layout(connection: sqlite3.Connection, topic: int, name: int, shards: int, now: int) -> int:
     """The generation of the name's layout, a new one if the number of shards is not that of the last."""
     row = connection.execute("SELECT id, shards FROM layout WHERE topic = ? AND name = ?", (topic, name)).fetchone()
     if row is not None and row[1] == shards:
         connection.execute("UPDATE layout SET last_opened = ? WHERE id = ?", (now, row[0]))
         return int(row[0])
-    acked, handed_out = _drop_layout(connection, topic, name)
+    if row is None:
+        acked = handed_out = _topic(connection, topic)[1]
+    else:
+        acked = _progress(connection, topic, *row)
+        query = "SELECT max(handed_out) FROM cursor WHERE layout = ?"
+        handed_out = connection.execute(query, row[:1]).fetchone()[0]
+        _drop_layout(connection, row[0])
     connection.execute(
         "INSERT INTO layout (topic, name, shards, last_opened) VALUES (?, ?, ?, ?)", (topic, name, shards, now)
     )
@@ -199,14 +219,6 @@ def _open_layout(connection: sqlite3.Connection, topic: int, name: int, shards: 
     return layout
 
 
-def _drop_layout(connection: sqlite3.Connection, topic: int, name: int) -> tuple[int, int]:
-    """Forget the name's layout. Returns up to where all was acknowledged, and up to where any was handed out."""
-    row = connection.execute("SELECT id FROM layout WHERE topic = ? AND name = ?", (topic, name)).fetchone()
-    if row is None:
-        return 0, 0
-    acked, handed_out = connection.execute(
-        "SELECT min(acked), max(handed_out) FROM cursor WHERE layout = ?", row
-    ).fetchone()
-    connection.execute("DELETE FROM cursor WHERE layout = ?", row)
-    connection.execute("DELETE FROM layout WHERE id = ?", row)
-    return acked, handed_out
+def _drop_layout(connection: sqlite3.Connection, layout: int) -> None:
+    connection.execute("DELETE FROM cursor WHERE layout = ?", (layout,))
+    connection.execute("DELETE FROM layout WHERE id = ?", (layout,))

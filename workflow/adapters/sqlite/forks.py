@@ -1,9 +1,9 @@
 """What happens to open files when the process forks.
 
 A child has copies of its parent's connections. It may not use them: it would write with its parent's idea of the file.
-Nor may it leave them alone and open the file again: SQLite knows the locks of a file once per process, takes the parent's
-for its own, and so asks the system for none. When the parent then closes the file, it finds itself alone, removes the
-write-ahead log, and all that the child writes from then on is lost.
+Nor may it leave them alone and open the file again: SQLite knows the locks of a file once per process, takes the
+parent's for its own, and so asks the system for none. When the parent then closes the file, it finds itself alone,
+removes the write-ahead log, and all that the child writes from then on is lost.
 
 So a fork waits, for at most `QUIET` seconds, until no connection is in use. A connection at rest can be closed in the
 child: it holds no lock that the parent needs (the locks of a file belong to the process that took them), and there is
@@ -60,7 +60,10 @@ def forget(database: _Database) -> None:
 def check_inherited(path: str) -> None:
     """Raise `Forked` if this process has inherited connections to the file that are in the way."""
     if path in _inherited:
-        raise Forked(f"{path} was in use when this process was forked: open it before the fork in neither, or start by exec")
+        raise Forked(
+            f"{path} was in use when this process was forked, and cannot be opened here: fork before the parent opens it, "
+            "or start the child as a new program"
+        )
 
 
 def _before() -> None:

@@ -26,22 +26,25 @@ from .event_log import SqliteEventLog
 from .rows import (
     HISTORY_COLUMNS,
     RECORD_COLUMNS,
+    UNSTORABLE,
     Row,
     bound,
     check_limit,
+    check_texts,
     event_from,
+    id_of,
     instant,
+    integers,
     micros,
     numbers_of,
     record_from,
+    rejected,
     transition_from,
 )
 from .watcher import OUTBOX, RUN, Watcher
 
-WINDOW = 2000
-OUTBOX_COLUMNS = (
-    "id, topic, available_at, attempt, error_type, key, status, run_state, version, created_at, headers"
-)
+WINDOW = 1000
+OUTBOX_COLUMNS = "id, topic, available_at, attempt, error_type, key, status, run_state, version, created_at, headers"
 CURSOR = "run-"
 
 
@@ -133,7 +136,7 @@ class SqliteRecordStore:
             rows = connection.execute(*listing.page(edge[0] if edge else None, limit + 1)).fetchall()
         last = rows[limit - 1][0] if len(rows) > limit else edge[0] if edge else None
         records = self._records([row[1:] for row in rows[:limit]])
-        return Page(tuple(records), "" if last is None else f"{CURSOR}{last}")
+        return Page(tuple(records), "" if last is None else f"{CURSOR}{id_of(last)}")
 
     def _records(self, rows: Iterable[Row]) -> Sequence[Record]:
         database = self._database
@@ -188,7 +191,7 @@ class SqliteRecordStore:
     def _outbox_event(self, row: Row) -> OutboxEvent:
         number, topic, available_at, attempt, error_type, *event = row
         told = event_from(tuple(event), self._database.name_of(topic), "")
-        return OutboxEvent(str(number), told, instant(available_at), attempt, error_type)
+        return OutboxEvent(id_of(number), told, instant(available_at), attempt, error_type)
 
     def delete_outbox_events(self, ids: Sequence[str]) -> None:
         self._guard.check()
@@ -198,13 +201,17 @@ class SqliteRecordStore:
     def postpone_outbox_event(self, event_id: str, until: datetime, attempt: int, error_type: str) -> None:
         self._guard.check()
         number = next(iter(numbers_of([event_id])), 0)
+        try:
+            check_texts((error_type,))
+            values = (micros(until), *integers(attempt), error_type)
+        except UNSTORABLE as error:
+            raise rejected(f"the new time of outbox event {event_id}", error) from error
         with self._database.write() as connection:
             row = connection.execute("SELECT workflow FROM outbox WHERE id = ?", (number,)).fetchone()
             if row is None:
                 return
             connection.execute(
-                "UPDATE outbox SET available_at = ?, attempt = ?, error_type = ? WHERE id = ?",
-                (micros(until), attempt, error_type, number),
+                "UPDATE outbox SET available_at = ?, attempt = ?, error_type = ? WHERE id = ?", (*values, number)
             )
             change = bump(connection, OUTBOX, row[0])
         self._watcher.tell(OUTBOX, row[0], change)
@@ -285,7 +292,7 @@ def _definition(workflow_name: str, fingerprint: str, last_seen: int, content: s
 def _position(cursor: str) -> int | None:
     if not cursor:
         return None
-    number = numbers_of([cursor[len(CURSOR) :]]) if cursor.startswith(CURSOR) else []
+    number = numbers_of([cursor.removeprefix(CURSOR)]) if cursor.startswith(CURSOR) else []
     if not number:
         raise InvalidCursor(f"{cursor!r} is no cursor of a listing of runs: start again without one")
     return number[0]

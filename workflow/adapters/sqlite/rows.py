@@ -1,7 +1,7 @@
 """Between the data of the contract and rows of the file.
 
-What goes in is checked here, on the way: an `Unstorable` value makes its own change `Rejected` and never reaches SQL, so
-that it cannot spoil the others of its batch. What comes out is made new each time, and aliases nothing.
+What goes in is checked here, on the way: a value that is not storable makes its own change `Rejected` and never reaches
+SQL, so that it cannot spoil the others of its batch. What comes out is made new each time, and aliases nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ T = TypeVar("T")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+NO_OFFSET = timedelta(0)
 END = (datetime(2200, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
 MAX_INTEGER = 2**63 - 1
 MAX_BYTES = 500_000_000
 """The largest object or payload: half of what SQLite takes for a whole row, unless it was compiled for less."""
 
-UNSTORABLE = (TypeError, ValueError, OverflowError)
+UNSTORABLE = (TypeError, ValueError, OverflowError, AttributeError)
 """What the functions below raise of a value that no healthy store could keep (lone surrogates are a ValueError)."""
 
 RUN_STATES: Mapping[int, RunState] = {int(state): state for state in RunState}
@@ -42,7 +43,9 @@ def rejected(what: str, error: Exception) -> Rejected:
 
 
 def micros(at: datetime) -> int:
-    """An instant as a number. Raises ValueError outside 1970 to 2200, TypeError without a time zone."""
+    """An instant as a number. Raises TypeError if it is none, ValueError if it is not in UTC, or outside 1970 to 2200."""
+    if at.tzinfo is not UTC and at.utcoffset() != NO_OFFSET:
+        raise ValueError(f"{at} is not in UTC")
     number = (at - EPOCH) // MICROSECOND
     if not 0 <= number < END:
         raise ValueError(f"{at} is not between 1970 and 2200")
@@ -60,8 +63,10 @@ def bound(at: datetime) -> int:
 
 
 def check_texts(texts: Iterable[str]) -> None:
-    """Raise TypeError if one is no text, ValueError if one has a lone surrogate."""
+    """Raise TypeError if one is no text, ValueError if one has a NUL or half a character (a lone surrogate)."""
     joined = "".join(texts)
+    if "\0" in joined:
+        raise ValueError("a text with a NUL character")
     if len(joined) > MAX_BYTES:
         raise ValueError(f"{len(joined)} characters are more than the {MAX_BYTES} that fit")
     joined.encode()
@@ -72,6 +77,11 @@ def check_blob(data: object) -> None:
         raise TypeError(f"bytes are wanted, not {type(data).__name__}")
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data)} bytes are more than the {MAX_BYTES} that fit")
+
+
+def check_run_state(run_state: object) -> None:
+    if type(run_state) is not RunState:
+        raise TypeError(f"{run_state!r} is no run state")
 
 
 def integers(*numbers: int) -> tuple[int, ...]:
@@ -102,19 +112,24 @@ def check_limit(limit: int) -> None:
         raise InvalidInput(f"limit={limit}: at least 1 is wanted")
 
 
+def id_of(number: int) -> str:
+    """A number as an id: it rises as a text too."""
+    return f"{number:012d}"
+
+
 def numbers_of(ids: Iterable[str]) -> list[int]:
     """Ids as the numbers that they were made of; what was never an id is left out."""
-    return [int(text) for text in ids if text.isdecimal() and len(text) < 19 and str(int(text)) == text]
+    return [int(text) for text in ids if text.isdecimal() and len(text) < 19 and id_of(int(text)) == text]
 
 
 def filled(kind: type[T], names: Sequence[str], values: Sequence[object]) -> T:
     """As `kind(*values)`, for a frozen dataclass whose fields have these names.
 
-    The constructor of a frozen dataclass sets each field by a call of its own; for a record of 19 fields that costs more
-    than reading it from the file.
+    The constructor of a frozen dataclass sets each field by a call of its own; for a record of 19 fields that costs
+    more than reading it from the file.
     """
     made = object.__new__(kind)
-    vars(made).update(zip(names, values))
+    vars(made).update(zip(names, values, strict=True))
     return made
 
 
@@ -145,14 +160,15 @@ def record_from(row: Row, workflow_name: str) -> Record:
      created_at, updated_at, available_at, attempt, suspect, by, rare) = row  # fmt: skip
     error, region, meta = "", "", NO_META
     if rare is not None:
-        packed = json.loads(rare)
+        packed: dict[str, Any] = json.loads(rare)
         error, region = packed.get("error", ""), packed.get("region", "")
         if "meta" in packed:
             meta = MappingProxyType(packed["meta"])
     updated = instant(updated_at)
+    entered = updated if entered_at == updated_at else instant(entered_at)
     available = updated if available_at == updated_at else instant(available_at)
     return filled(Record, RECORD_FIELDS, (
-        workflow_name, foreign_id, run_id, version, RUN_STATES[run_state], status, status_entered, instant(entered_at),
+        workflow_name, foreign_id, run_id, version, RUN_STATES[run_state], status, status_entered, entered,
         turn, data, instant(created_at), updated, available, attempt, error, suspect != 0, by or "", region, meta,
     ))  # fmt: skip
 
@@ -163,9 +179,8 @@ HISTORY_COLUMNS = "version, write_id, status, run_state, at, attempt, instance, 
 
 
 def transition_rare(transition: Transition) -> str | None:
-    if not (transition.by or transition.reason or transition.error_type):
-        if not transition.error_place:
-            return None
+    if not (transition.by or transition.reason or transition.error_type or transition.error_place):
+        return None
     return rare_to_json(
         by=transition.by,
         reason=transition.reason,
@@ -177,7 +192,7 @@ def transition_rare(transition: Transition) -> str | None:
 def transition_from(row: Row, run_id: str, instance: str) -> Transition:
     """The transition of a row of `HISTORY_COLUMNS`."""
     version, write_id, status, run_state, at, attempt, _, cause, rare = row
-    packed = json.loads(rare) if rare is not None else {}
+    packed: dict[str, str] = json.loads(rare) if rare is not None else {}
     return Transition(
         run_id, version, write_id, status, RUN_STATES[run_state], instant(at), cause or "", packed.get("by", ""),
         packed.get("reason", ""), packed.get("error_type", ""), packed.get("error_place", ""), attempt, instance,
@@ -190,6 +205,7 @@ def transition_from(row: Row, run_id: str, instance: str) -> Transition:
 def event_row(event: Event) -> Row:
     """The columns that an event has wherever it is kept: key, status, run_state, version, created_at, headers."""
     check_texts((event.topic, event.key))
+    check_run_state(event.run_state)
     status, run_state, version = integers(event.status, event.run_state, event.version)
     return event.key, status, run_state, version, micros(event.created_at), strings_to_json(event.headers)
 

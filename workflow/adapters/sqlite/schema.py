@@ -20,8 +20,8 @@ microseconds since 1970. What is empty for nearly every row is NULL, or one JSON
     lease      roles, their epoch and holder
     change     counters that rise, by which other processes notice what has no version of its own
 
-A file is made or brought forward in one transaction, so that of several processes which open it at once, one does it and
-the others find it done; a kill in between leaves it as it was. `user_version` counts the migrations, `application_id`
+A file is made or brought forward in one transaction, so that of several processes which open it at once, one does it
+and the others find it done; a kill in between leaves it as it was. `user_version` counts the migrations, `application_id`
 says that the file is ours. A file that is not, or that a newer version wrote, is refused before anything is changed.
 """
 
@@ -76,8 +76,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             status INTEGER NOT NULL, run_state INTEGER NOT NULL, version INTEGER NOT NULL, created_at INTEGER NOT NULL,
             headers TEXT, PRIMARY KEY (topic, position)) WITHOUT ROWID""",
         """CREATE TABLE layout (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL, name INTEGER NOT NULL, shards INTEGER NOT NULL,
-            last_opened INTEGER NOT NULL, UNIQUE (topic, name))""",
+            id INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL, name INTEGER NOT NULL,
+            shards INTEGER NOT NULL, last_opened INTEGER NOT NULL, UNIQUE (topic, name))""",
         """CREATE TABLE cursor (
             layout INTEGER NOT NULL, shard INTEGER NOT NULL, acked INTEGER NOT NULL, handed_out INTEGER NOT NULL,
             PRIMARY KEY (layout, shard)) WITHOUT ROWID""",
@@ -95,7 +95,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE member (name TEXT PRIMARY KEY, beat INTEGER NOT NULL, wants TEXT NOT NULL) WITHOUT ROWID",
         "CREATE TABLE lease (role TEXT PRIMARY KEY, epoch INTEGER NOT NULL, holder TEXT NOT NULL) WITHOUT ROWID",
         """CREATE TABLE change (
-            kind TEXT NOT NULL, name INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID""",
+            kind TEXT NOT NULL, name INTEGER NOT NULL, number INTEGER NOT NULL,
+            PRIMARY KEY (kind, name)) WITHOUT ROWID""",
     ),
 )
 """One entry for each version of the file. An entry that was released never changes: a new one is added."""

@@ -1,12 +1,11 @@
 """Due items, in one file.
 
-An item is found by its key (it is made once, whatever became of it), by what is due of one kind and status, and by its run.
-The indexes that the engine polls are partial: held items are not in the one of what is due, ended ones in neither.
+An item is found by its key (it is made once, whatever became of it), by what is due of one kind and status, and by its
+run. The indexes that the engine polls are partial: held items are not in the one of what is due, ended ones in neither.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -16,7 +15,7 @@ from ...event import WHOLE, NewTimeout, Shard, Timeout, TimeoutState, hash_of
 from ...protocols import Unsubscribe
 from ...record import Page
 from ..support.guard import Guard
-from .database import Database, bump, select_in
+from .database import Database, bump
 from .rows import (
     UNSTORABLE,
     Row,
@@ -24,6 +23,7 @@ from .rows import (
     check_blob,
     check_limit,
     check_texts,
+    id_of,
     instant,
     integers,
     micros,
@@ -82,8 +82,8 @@ class SqliteTimeoutStore:
         except UNSTORABLE as error:
             raise rejected(f"the {timeout.kind!r} item {timeout.key!r}", error) from error
         return (
-            self._database.number_of(timeout.workflow_name), self._database.number_of(timeout.kind), timeout.key, due_at,
-            created_at, timeout.name, timeout.run_id, status, entered, timeout.payload, timeout.error_type,
+            self._database.number_of(timeout.workflow_name), self._database.number_of(timeout.kind), timeout.key,
+            due_at, created_at, timeout.name, timeout.run_id, status, entered, timeout.payload, timeout.error_type,
             timeout.region, hash_of(timeout.run_id or timeout.key),
         )  # fmt: skip
 
@@ -155,7 +155,7 @@ class SqliteTimeoutStore:
         check_limit(limit)
         position = 0
         if after:
-            numbers = numbers_of([after[len(CURSOR) :]]) if after.startswith(CURSOR) else []
+            numbers = numbers_of([after.removeprefix(CURSOR)]) if after.startswith(CURSOR) else []
             if not numbers:
                 raise InvalidCursor(f"{after!r} is no cursor of a listing of due items: start again without one")
             position = numbers[0]
@@ -166,7 +166,7 @@ class SqliteTimeoutStore:
                 "WHERE workflow = ? AND state = 0 AND id > ? ORDER BY id LIMIT ?",
                 (workflow, position, limit + 1),
             ).fetchall()
-        more = f"{CURSOR}{rows[limit - 1][0]}" if len(rows) > limit else ""
+        more = f"{CURSOR}{id_of(rows[limit - 1][0])}" if len(rows) > limit else ""
         return Page(tuple(self._timeouts(rows[:limit])), more)
 
     def _timeouts(self, rows: Sequence[Row]) -> Sequence[Timeout]:
@@ -176,10 +176,16 @@ class SqliteTimeoutStore:
         number, workflow, kind, key, due_at, created_at, *others, state, region = row
         name, run_id, status, entered, payload, attempt, error_type = others
         return Timeout(
-            str(number), self._database.name_of(workflow), self._database.name_of(kind), key,
+            id_of(number), self._database.name_of(workflow), self._database.name_of(kind), key,
             None if due_at is None else instant(due_at), instant(created_at), name, run_id, status, entered, payload,
             attempt, error_type, STATE_OF[state], region,
         )  # fmt: skip
+
+    def subscribe(self, kind: str, name: str, signal: Signal) -> Unsubscribe:
+        self._guard.check()
+        if kind != TIMEOUT:
+            raise InvalidInput(f"a timeout store tells of {TIMEOUT}, not of {kind!r}")
+        return self._watcher.subscribe(TIMEOUT, self._database.number_of(name), signal)
 
     # --- the end of items ------------------------------------------------------------------------------------------
 

@@ -1,12 +1,12 @@
 """Who waits for what, and how they hear of it.
 
-A change made through this database object is told at once, by the thread that committed it (`tell`, `tell_topic`). Changes
-of other processes, and of other handles in this one, are found by one thread, which lives only while somebody is
-subscribed: it asks `PRAGMA data_version`, a look into shared memory, every `INTERVAL` seconds; when that has moved, it
-reads the numbers of what is subscribed, and tells those whose number has risen.
+A change made through this database object is told at once, by the thread that committed it (`tell`, `tell_topic`).
+Changes of other processes, and of other handles in this one, are found by one thread, which lives only while somebody
+is subscribed: it asks `PRAGMA data_version`, a look into shared memory, every `SHORTEST` to `LONGEST` seconds; when that
+has moved, it reads the numbers of what is subscribed, and tells those whose number has risen.
 
-Every kind has such a number: a topic its head, a run its version, the outbox, the due items and the leases the counters in
-`change`. What was told is remembered, so that the thread does not tell it again.
+Every kind has such a number: a topic its head, a run its version, the outbox, the due items and the leases the counters
+in `change`. What was told is remembered, so that the thread does not tell it again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from ...event import WHOLE, Shard
 from ...protocols import Unsubscribe
 from .database import Database, select_in
 
-INTERVAL = 0.015
+SHORTEST, LONGEST, GROWTH = 0.01, 0.05, 1.05
+"""Seconds between two looks: few after a change, for where one was there will be more, and slowly more while all is
+quiet. Most of what a look costs is to wake up."""
 AFTER_FAILURE = 1.0
 SAMPLE = 1000
 """New entries of a topic that are looked at to find the shards concerned; with more, all are told."""
@@ -118,11 +120,11 @@ class Watcher:
                 signal.notify()
 
     def _watch(self, wake: Signal) -> None:
-        version, pause = 0, INTERVAL
+        version, pause = 0, SHORTEST
         while self._goes_on():
             try:
-                version = self._look(version)
-                pause = INTERVAL
+                before, version = version, self._look(version)
+                pause = SHORTEST if version != before else min(pause * GROWTH, LONGEST)
             except WorkflowError:
                 # Whoever waits must not take silence for "nothing new": they look for themselves, and meet the error.
                 self._tell_all()
