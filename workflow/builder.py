@@ -14,9 +14,8 @@ Decorators return their function unchanged. Nothing is looked at before `build`,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .callback import Callback
 from .clock import Clock, Numbered, Runtime, runtime_with
@@ -55,8 +54,7 @@ from .timeout import Timer
 F = TypeVar("F", bound=Callable[..., object])
 
 
-@dataclass(frozen=True)
-class Declared:
+class Declared(NamedTuple):
     """A function as it was handed to the builder."""
 
     kind: str

@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from .call import INFRASTRUCTURE, InHand, effect_of, make_run
 from .commit import Committer
@@ -45,8 +44,7 @@ from .trigger import author_of, check_key
 KIND = "callback"
 
 
-@dataclass(frozen=True)
-class Callback:
+class Callback(NamedTuple):
     """A callback as the definition has it."""
 
     status: int

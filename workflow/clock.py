@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -69,7 +68,7 @@ class Task(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Runtime:
     """The seams together: what a workflow, a scheduler or a watcher takes from the machine."""
 
@@ -160,7 +159,12 @@ def _new_id() -> str:
     return f"{milliseconds:012x}{os.urandom(10).hex()}"
 
 
-SYSTEM = Runtime(clock=SystemClock(), new_id=_new_id, random=random.random, spawn=_spawn)
+def _random() -> float:
+    """As `random.random`, whose module costs milliseconds to import; backoffs need no speed."""
+    return int.from_bytes(os.urandom(7), "big") / (1 << 56)
+
+
+SYSTEM = Runtime(clock=SystemClock(), new_id=_new_id, random=_random, spawn=_spawn)
 """The real machine."""
 
 

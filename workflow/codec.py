@@ -6,10 +6,10 @@ aware one keeps its offset, not its zone's name); `timedelta` in microseconds; `
 base64; `Literal`, unions, `NewType`, `Annotated`; `Any` for plain JSON. A float is never NaN or infinite. Dataclasses
 that share a union are told apart by a tag, `"$type": "Card"`, its other members by the class of their JSON.
 
-*How it works*: each type is compiled once into a `_Plan` of two tables. One has, by the class of a value, the function
-that makes plain JSON of it; the other has, by the class of the JSON, the way back. What has no entry does not fit: a
-bool is no int, a subclass is not its base. The happy path keeps no path; as a `_Problem` unwinds, each level puts its
-step in front: `order.items[2].price`. Neither path nor text has the user's data in it: dict entries are only counted.
+*How it works*: each type is compiled once into a `_Plan` of two tables: by the class of a value, the function that
+makes plain JSON of it; by the class of the JSON, the way back. What has no entry does not fit: a bool is no int, a
+subclass is not its base. The happy path keeps no path: as a `_Problem` unwinds, each level puts its step in front, as in
+`order.items[2].price`. Neither path nor text has the user's data in it: the entries of a dict are only counted.
 
 *Unknown fields*, written by newer code, survive: `decode` hands them out as a carry, `encode` writes them back. They
 belong to the object that had them, wherever it is now; if it is gone, to the object of its class that stands in its
@@ -20,8 +20,8 @@ objects are copied *and* moved in one go, they get each other's. A field dropped
 goes through the last n - k before it is read. One above n is read as it is and keeps its version when written: its
 newer fields are still in it, as unknown ones, and newer code must not make them again out of the older ones.
 
-*Other codecs* have the same three methods. For a pydantic model with extra="allow" they are `value.model_dump_json()`
-and `kind.model_validate_json(data), None`, for msgpack alike; and one that encrypts goes around any other:
+*Other codecs* have the same three methods. For pydantic models they are `value.model_dump_json().encode()` and
+`kind.model_validate_json(data), None`, for msgpack alike; and one that encrypts goes around any other:
 
     class EncryptedCodec:
         def __init__(self, inner, box): self.inner, self.box, self.check = inner, box, inner.check
@@ -36,7 +36,7 @@ import inspect
 import json
 import math
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -89,7 +89,7 @@ class JsonCodec:
     def _plan(self, kind: Any) -> _Plan:
         try:
             return self._plans[kind]
-        except (KeyError, TypeError):  # not compiled yet; or not hashable, and so no type
+        except KeyError:  # it was not compiled yet
             compiler = _Compiler(kind, self._upcasters)
         if compiler.problems:
             raise CodecError(*compiler.problems[0])
@@ -103,21 +103,20 @@ _read = json.JSONDecoder().decode
 class _Problem(Exception):
     """Something does not fit its type. Each level that it passes puts its step in front of the path."""
 
-    def __init__(self, text: str, path: str = "") -> None:
-        self.text, self.path = text, path
+    path = ""
 
 
 def _codec_error(kind: Any, error: Exception) -> CodecError:
     base = get_origin(kind) or kind
     root = base.__name__.lower() if isinstance(base, type) and base not in (Any, UnionType) else "value"
     if isinstance(error, _Problem):
-        return CodecError(root + error.path, error.text)
+        return CodecError(root + error.path, str(error))
     if isinstance(error, RecursionError):
         return CodecError(root, "is nested too deeply, or holds itself")
     return CodecError(root, "is not JSON in UTF-8, or has a number of too many digits")
 
 
-_Path = tuple[Any, ...]
+_Path = tuple[str | None, ...]
 _Trace = list[tuple[Any, Any, Mapping[str, Any]]]  # of each record met: the JSON object, the value, the unknown fields
 
 
@@ -138,10 +137,7 @@ class _Carry:
 
         def settle(node: Any, path: _Path) -> _Path:
             value = values.get(id(node))
-            origin = self._by_id.get(id(value)) or self._by_path.get(path)
-            if value is None or origin is None:
-                return path
-            original, home, unknown = origin
+            original, home, unknown = self._by_id.get(id(value)) or self._by_path.get(path) or (None, path, {})
             if original is not value and id(original) in living:
                 return (None,)  # nowhere: the original has moved, and took along all that stood below
             if type(original) is not type(value):
@@ -245,13 +241,17 @@ def _array(items: Iterable[_Table], make: _Convert, length: int | None = None, s
         except _Problem as problem:
             problem.path = f"{step}[{len(done)}]{problem.path}"
             raise
-        return make(done, trace)
+        made = make(done, trace)
+        if len(made) != len(done):
+            raise _Problem("two elements or keys are equal, so one would be lost")
+        return made
 
     return convert
 
 
 def _mapping(keys: _Table, values: _Table) -> _Convert:
-    each_key, each_value = _array(repeat(keys), _same, step=".keys()"), _array(repeat(values), _same, step=".values()")
+    each_key = _array(repeat(keys), _guard("dict", dict.fromkeys), step=".keys()")
+    each_value = _array(repeat(values), _same, step=".values()")
     return lambda entries, trace: dict(zip(each_key(entries, trace), each_value(entries.values(), trace), strict=True))
 
 
@@ -341,8 +341,6 @@ class _Compiler:
 
     def _make(self, kind: Any, path: str) -> _Plan:
         origin, parts = get_origin(kind) or kind, get_args(kind)
-        if not isinstance(kind, Hashable):
-            return self._refuse(path, f"an instance of {type(kind).__name__} is no type")
         if kind in _LEAVES:
             return _LEAVES[kind]
         if origin in (Union, UnionType):
@@ -407,10 +405,9 @@ class _Compiler:
             return self._refuse(path, "two classes of the union have the same name, and so the same tag")
 
         def decode(raw: Any, trace: _Trace) -> Any:
-            plan = plans.get(str(raw.get("$type")))
-            if plan is None:
-                raise _Problem(f"its $type is none of {', '.join(plans)}")
-            return plan.decode[dict](raw, trace)
+            if (tag := str(raw.get("$type"))) in plans:
+                return plans[tag].decode[dict](raw, trace)
+            raise _Problem(f"its $type is none of {', '.join(plans)}")
 
         return _Plan({kind: plans[kind.__name__].encode[kind] for kind in kinds}, {dict: decode})
 
@@ -431,8 +428,7 @@ class _Compiler:
             return
         for name in names:
             required = name in arguments and arguments[name].default is inspect.Parameter.empty
-            field_plan = self.plan(hints.get(name, Any), f"{path}.{name}")
-            fields.append((name, field_plan, required, name not in arguments))
+            fields.append((name, self.plan(hints.get(name, Any), f"{path}.{name}"), required, name not in arguments))
 
     def _refuse(self, path: str, problem: str) -> _Plan:
         self.problems.append((path, problem))

@@ -15,10 +15,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from .call import InHand, attempt
 from .callback import Callbacks
@@ -33,8 +32,7 @@ from .run import O, RunView, S
 from .trigger import Trigger, Triggers
 
 
-@dataclass(frozen=True)
-class ConnectorStep:
+class ConnectorStep(NamedTuple):
     """A connector as the definition has it."""
 
     name: str

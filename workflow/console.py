@@ -1,7 +1,7 @@
 """A workflow without its code: what tools see of the runs in a store, and do to them.
 
-Whoever serves a workflow announces its definition (`protocols.Definition`), and a record store that can, keeps it. From that
-a `Console` knows the graph and the names of statuses; the user's object it can only show as JSON, if it is that.
+Whoever serves a workflow announces its definition (`protocols.Definition`), and a record store that can, keeps it. From
+that a `Console` knows the graph and the names of statuses; the user's object it can only show as JSON, if it is that.
 
     for definition in workflows(adapters):
         console = Console(adapters, definition.workflow_name)
@@ -13,7 +13,6 @@ Actions go through `Control`, as those of `Workflow` do, so they obey the same r
 
 from __future__ import annotations
 
-import builtins
 import dataclasses
 import json
 from collections import Counter
@@ -21,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Any, cast
 
 from .call import InHand
 from .clock import Clock, Numbered, runtime_with
@@ -70,7 +69,9 @@ class Console:
         mine = [definition for definition in known if definition.workflow_name == workflow_name]
         if not mine:
             served = ", ".join(sorted({definition.workflow_name for definition in known})) or "none"
-            raise InvalidInput(f"no workflow {workflow_name!r} was ever served on this store; those that were: {served}")
+            raise InvalidInput(
+                f"no workflow {workflow_name!r} was ever served on this store; those that were: {served}"
+            )
         self.definition = mine[-1]
         self.graph = _graph(mine)
         self._environment = _environment(adapters, self.definition, self.graph, clock)
@@ -196,7 +197,7 @@ def _plain(value: object) -> Any:
         return content(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    return dict(value) if isinstance(value, Mapping) else value
+    return dict(cast("Mapping[str, str]", value)) if isinstance(value, Mapping) else value
 
 
 # --- what the engine needs in place of the user's code -------------------------------------------------------------
@@ -214,7 +215,7 @@ def _graph(known: Sequence[Definition]) -> Graph:
 class _Bytes:
     """A codec for objects that stay bytes."""
 
-    def check(self, kind: Any) -> builtins.list[str]:
+    def check(self, kind: Any) -> Sequence[str]:
         return []
 
     def encode(self, kind: Any, value: bytes, carry: object = None) -> bytes:

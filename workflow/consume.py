@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .cancel import CancelToken
 from .commit import Committer, Ticket
@@ -33,8 +32,7 @@ from .protocols import Delivery, EventReceiver
 from .record import Record
 
 
-@dataclass(frozen=True)
-class Duty:
+class Duty(NamedTuple):
     """A role that is held: what its work has to heed."""
 
     idle: CancelToken

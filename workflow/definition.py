@@ -6,7 +6,6 @@ declared ones. Only that annotation is resolved, not those of the parameters: th
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import types
@@ -14,7 +13,8 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+from zlib import crc32
 
 from .callback import Callback
 from .connector import ConnectorStep
@@ -26,8 +26,7 @@ from .step import Step
 from .timeout import Timer
 
 
-@dataclass(frozen=True)
-class Blueprint:
+class Blueprint(NamedTuple):
     """A definition, checked and complete."""
 
     name: str
@@ -68,10 +67,10 @@ class Blueprint:
         edges = {str(origin): sorted(targets) for origin, targets in self.graph.edges.items()}
         named = {str(status): name for status, name in self.graph.names.items()}
         text = json.dumps([self.graph.start, edges, named, sorted(self.processed)], sort_keys=True)
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+        return f"{crc32(text.encode('utf-8')):08x}"
 
 
-@dataclass
+@dataclass(eq=False)
 class Problems:
     """Everything that is wrong with a definition, in the order in which it was found."""
 

@@ -4,13 +4,13 @@
     DATABASE_URL       sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user:password@host/database
     KAFKA_BROKERS      host:port,host:port; events go through Kafka, records stay in the database
 
-A name that is not of the core is looked up in the entry-point group `workflow.adapters`, where other distributions offer
-theirs. An entry is a callable
+A name that is not of the core is looked up in the entry-point group `workflow.adapters`, where other distributions
+offer theirs. An entry is a callable
 
     make(environ: Mapping[str, str], base: Adapters | None, **options) -> Adapters
 
-It takes what it needs from `environ`. For the first name `base` is None. For a further one, after a `+`, it is the set so far,
-of which the callable replaces parts: `postgres+kafka` calls `kafka(environ, postgres(environ, None))`.
+It takes what it needs from `environ`. For the first name `base` is None. For a further one, after a `+`, it is the set
+so far, of which the callable replaces parts: `postgres+kafka` calls `kafka(environ, postgres(environ, None))`.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def _maker(found: Mapping[str, Make], name: str) -> Make:
     if name in EXTRAS:
         raise _missing(name, "no package offers them")
     known = ", ".join(sorted({*found, *EXTRAS}))
-    raise InvalidInput(f"there are no adapters {name!r}: known are {known}; set WORKFLOW_ADAPTERS or DATABASE_URL to one")
+    raise InvalidInput(
+        f"there are no adapters {name!r}: known are {known}; set WORKFLOW_ADAPTERS or DATABASE_URL to one"
+    )
 
 
 def _missing(name: str, why: str) -> MissingExtra:

@@ -6,14 +6,14 @@ a global. It also has the two ends of the codec, since every process that loads 
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import IntEnum
-from pathlib import PurePath
-from typing import Any, Generic, cast
+from typing import Any, Generic, NamedTuple, cast
 
 from .clock import Clock, Runtime
 from .errors import CodecError, InvalidInput
@@ -59,8 +59,7 @@ def check_instant(what: str, instant: datetime) -> datetime:
     return instant.astimezone(timezone.utc)
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """An exception of the user's code, as far as it is kept."""
 
     type: str
@@ -85,10 +84,10 @@ def _place_of(error: BaseException) -> str:
     while frame.tb_next is not None:
         frame = frame.tb_next
     code = frame.tb_frame.f_code
-    return f"{PurePath(code.co_filename).name}:{frame.tb_lineno} {code.co_name}"
+    return f"{os.path.basename(code.co_filename)}:{frame.tb_lineno} {code.co_name}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Environment(Generic[O, S]):
     """Everything that the processes of one built workflow share. Thread-safe, as its parts are."""
 

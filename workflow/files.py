@@ -5,15 +5,16 @@
 
 The file is a log whose positions are byte offsets, so the same machinery that reads the engine's own logs
 (`adapters.support.log_streamer`) hands out its lines. What is added here is how a line becomes an event, and where the
-progress is kept: in small JSON files beside the input, or wherever `cursor` says, each written to a temporary file, synced
-and renamed, so that a crash leaves the old one or the new one.
+progress is kept: in small JSON files beside the input, or wherever `cursor` says, each written to a temporary file,
+synced and renamed, so that a crash leaves the old one or the new one.
 
     tickets.jsonl.cursor.tickets           the layout: how many shards, since which generation, from where they started
     tickets.jsonl.cursor.tickets.2-of-3    one shard: acknowledged, perhaps handed out, a checksum of what is before it
 
-Nothing is dropped in silence. A line whose id or key cannot be told is handed out all the same, with the header `malformed`,
-for the connector's function to fail on, so that it is parked where people see it. A line that is not complete yet is left
-for later. A file that was truncated or replaced is an error, since no position in it means anything any more.
+Nothing is dropped in silence. A line whose id or key cannot be told is handed out all the same, with the header
+`malformed`, for the connector's function to fail on, so that it is parked where people see it. A line that is not
+complete yet is left for later. A file that was truncated or replaced is an error, since no position in it means
+anything any more.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ Field = str | Callable[[Any], object]
 LONGEST_KEY = 255
 TAIL = 64
 """So many bytes before a position are remembered by their checksum, to recognise the file by."""
+PREFETCH = 1000
+"""Lines that are read ahead: one pass over the file, and one write of the mark, for so many."""
 NEVER = 3600.0
 """Seconds between two looks at a file that is not followed."""
 
@@ -55,12 +58,12 @@ class SourceChanged(WorkflowError):
 class JsonLines:
     """A `Connector` over a file of JSON lines. Thread-safe; each line that is not blank is one event.
 
-    `key`: the field that keeps its events in order, and that shards are made by; without one, the id. `id`: the field that
-    names an event, and so makes its effects happen once; without one, the line's byte offset. Both may be functions of the
-    line's object. The payload is the line as it stands, without its end.
+    `key`: the field that keeps its events in order, and that shards are made by; without one, the id. `id`: the field
+    that names an event, and so makes its effects happen once; without one, the line's byte offset. Both may be
+    functions of the line's object. The payload is the line as it stands, without its end.
 
-    `cursor` is where progress is kept: the beginning of a path, by default the file's own with ".cursor". With `follow` the
-    file may grow, and be missing at first; without, a last line without a line end counts as complete.
+    `cursor` is where progress is kept: the beginning of a path, by default the file's own with ".cursor". With `follow`
+    the file may grow, and be missing at first; without, a last line without a line end counts as complete.
     """
 
     def __init__(
@@ -83,9 +86,13 @@ class JsonLines:
 
     def open(self, name: str, shard: Shard) -> ConnectorReceiver:
         """The receiver of this name and shard, from where it was acknowledged. Raises `SourceChanged`."""
-        streamer = LogStreamer(self._log, self._runtime, poll_interval=self._poll_interval)
+        streamer = LogStreamer(self._log, self._runtime, prefetch=PREFETCH, poll_interval=self._poll_interval)
         # A streamer hands out what its log has for an event untouched: here, a connector's event.
         return cast("ConnectorReceiver", streamer.new_receiver(str(self._log.path), name, shard=shard))
+
+    def caught_up(self, name: str) -> bool:
+        """Whether the receivers of this name have acknowledged every line that is complete now."""
+        return self._log.caught_up(name)
 
 
 # --- lines ---------------------------------------------------------------------------------------------------------
@@ -193,6 +200,8 @@ def _read(path: Path, make: Callable[[Any], T]) -> T | None:
         return make(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise Unavailable(f"the cursor {path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceChanged(
             f"the cursor {path} cannot be read ({type(error).__name__}): delete it to start at the beginning"
@@ -201,13 +210,16 @@ def _read(path: Path, make: Callable[[Any], T]) -> T | None:
 
 def _write(path: Path, fields: Mapping[str, Any]) -> None:
     """Replace the file: a crash, or the loss of power, leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(fields, file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("w", encoding="utf-8") as file:
+            json.dump(fields, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise Unavailable(f"the cursor {path} cannot be written: {error.strerror}") from error
 
 
 # --- the file as a log ---------------------------------------------------------------------------------------------
@@ -269,6 +281,16 @@ class _FileLog:
             self._cursors.save(
                 cursor.name, cursor.shard, _Progress(layout.generation, furthest, max(handed_out, furthest), tail)
             )
+
+    def caught_up(self, name: str) -> bool:
+        """Whether no shard of the name has a line before it."""
+        with self._lock:
+            layout = self._cursors.layout(name)
+            if layout is None:
+                return False  # nobody has begun
+            shards = [Shard(index, layout.total) for index in range(1, layout.total + 1)]
+            acked = [self._cursors.progress(name, shard, layout).acked for shard in shards]
+        return not any(self.read("", shard, after, 1)[0] for shard, after in zip(shards, acked, strict=True))
 
     def subscribe_topic(self, topic: str, shard: Shard, signal: Signal) -> Unsubscribe:
         return lambda: None  # a file tells nobody that it grew: its receivers look

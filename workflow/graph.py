@@ -24,7 +24,7 @@ def _reachable(edges: Mapping[int, frozenset[int]], origin: int) -> frozenset[in
     return frozenset(found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """Statuses, the edges between them, and where a run starts. Make one with `Graph.of`."""
 

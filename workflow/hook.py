@@ -7,9 +7,8 @@ slow or failing one delays nothing but itself. It gets the run as it is when it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .call import InHand, attempt
 from .consume import Duty
@@ -24,8 +23,7 @@ from .run import RunView
 from .run_state import RunState
 
 
-@dataclass(frozen=True)
-class Hook:
+class Hook(NamedTuple):
     """A hook as the definition has it."""
 
     name: str

@@ -10,9 +10,8 @@ The same process looks after buffered callbacks that are due, since their caller
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import callback
 from .callback import Callbacks, postpone
@@ -27,8 +26,7 @@ from .protocols import Unsubscribe
 KIND = "parked"
 
 
-@dataclass(frozen=True)
-class Redo:
+class Redo(NamedTuple):
     """How a parked item of one process is tried again."""
 
     again: Callable[[Timeout, Duty], Fault | None]

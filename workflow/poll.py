@@ -52,7 +52,7 @@ class Source(Protocol[I]):
         ...
 
 
-@dataclass
+@dataclass(eq=False)
 class Poller(Generic[I]):
     """Serves one role over a source. `serve` runs on one thread."""
 
@@ -99,7 +99,7 @@ class Poller(Generic[I]):
         return max(0.0, min(left, longest))
 
 
-@dataclass
+@dataclass(eq=False)
 class Sweeper:
     """Serves one role that goes over records. `serve` runs on one thread."""
 

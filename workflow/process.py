@@ -13,9 +13,8 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .cancel import CancelToken
 from .clock import Task
@@ -36,8 +35,7 @@ class ProcessState(Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A role, and the work that its holder does."""
 
     role: str

@@ -15,9 +15,8 @@ for the workflow                     delete             a reader of the run-stat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from .call import InHand
 from .callback import CallbackHandler, Callbacks
@@ -51,8 +50,7 @@ from .trigger import Triggers
 INSERTER = "timeout-inserter"
 
 
-@dataclass(frozen=True)
-class Services:
+class Services(NamedTuple):
     """What the processes of one workflow work with, beside the environment."""
 
     committer: Committer
@@ -64,8 +62,7 @@ class Services:
     schedules: Schedules[Any, Any]
 
 
-@dataclass(frozen=True)
-class Policies:
+class Policies(NamedTuple):
     """What `build` was told about runs that ended or stopped."""
 
     retention: timedelta | None

@@ -15,9 +15,8 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from .call import attempt
 from .callback import postpone
@@ -41,8 +40,7 @@ BUSY_RETRY = timedelta(seconds=5)
 Filter = Callable[[datetime], bool]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A schedule as its item keeps it."""
 
     foreign_id: str
@@ -54,7 +52,7 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """As JSON, the same bytes for the same plan."""
-        fields = {**self.__dict__, "object": base64.b64encode(self.object).decode("ascii")}
+        fields = {**self._asdict(), "object": base64.b64encode(self.object).decode("ascii")}
         return json.dumps(fields, sort_keys=True).encode("utf-8")
 
     @classmethod

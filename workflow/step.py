@@ -17,9 +17,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Set
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .call import Attempt, InHand, attempt, attempt_within, effect_of, make_run
 from .cancel import CancelToken
@@ -36,8 +35,7 @@ from .run_state import RunState
 from .transition import Author, Cleared, Effect, Failed, Paused, Suspected, advance, tries
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A step as the definition has it."""
 
     status: int

@@ -12,10 +12,9 @@ makes them due.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .call import InHand, attempt, effect_of, make_run
 from .callback import postpone
@@ -38,8 +37,7 @@ KIND = "timeout"
 After = timedelta | Callable[[Run[Any, Any], datetime], datetime | None]
 
 
-@dataclass(frozen=True)
-class Timer:
+class Timer(NamedTuple):
     """A timer as the definition has it."""
 
     status: int

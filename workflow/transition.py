@@ -23,9 +23,8 @@ other place that makes a version, so every rule about runs is a line of this mod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from .environment import Environment, Fault
 from .errors import IllegalRunState
@@ -36,8 +35,7 @@ from .run_state import FOLLOWERS, RunState
 NOW = timedelta(0)
 
 
-@dataclass(frozen=True)
-class Author:
+class Author(NamedTuple):
     """Who makes a change, and why. The engine's own steps have none of it."""
 
     cause: str = ""
@@ -48,30 +46,21 @@ class Author:
 ENGINE = Author()
 
 
-class Effect:
-    """Something that happens to a run: one of the classes below."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True)
-class Entered(Effect):
+class Entered(NamedTuple):
     """The run enters `status`. A status that nothing leads out of completes it."""
 
     status: int
     object: bytes
 
 
-@dataclass(frozen=True)
-class Repeated(Effect):
+class Repeated(NamedTuple):
     """The object is saved and the step runs again."""
 
     object: bytes
     delay: timedelta
 
 
-@dataclass(frozen=True)
-class Failed(Effect):
+class Failed(NamedTuple):
     """A try failed; the next one comes after `delay`. An outage's failures are not `counted` against the run."""
 
     fault: Fault
@@ -79,53 +68,49 @@ class Failed(Effect):
     counted: bool = True
 
 
-@dataclass(frozen=True)
-class Suspected(Effect):
+class Suspected(NamedTuple):
     """A try may have killed its process; the next one, after `delay`, runs alone."""
 
     delay: timedelta
 
 
-@dataclass(frozen=True)
-class Cleared(Effect):
+class Cleared(NamedTuple):
     """The suspect try came to nothing bad."""
 
 
-@dataclass(frozen=True)
-class Hastened(Effect):
+class Hastened(NamedTuple):
     """What was due later is due now."""
 
 
-@dataclass(frozen=True)
-class Paused(Effect):
+class Paused(NamedTuple):
     """The run stops until it is resumed. Without an `object` the stored one stays; a `fault` counts as a try."""
 
     object: bytes | None = None
     fault: Fault | None = None
 
 
-@dataclass(frozen=True)
-class Resumed(Effect):
+class Resumed(NamedTuple):
     """The run goes on where it stopped."""
 
 
-@dataclass(frozen=True)
-class Cancelled(Effect):
+class Cancelled(NamedTuple):
     """The run ends where it is."""
 
     object: bytes | None = None
 
 
-@dataclass(frozen=True)
-class Erasing(Effect):
+class Erasing(NamedTuple):
     """Somebody asked for the run's data to be deleted."""
 
 
-@dataclass(frozen=True)
-class Erased(Effect):
+class Erased(NamedTuple):
     """The run's data was deleted; `object` is what stays in its place."""
 
     object: bytes = b""
+
+
+Effect = Entered | Repeated | Failed | Suspected | Cleared | Hastened | Paused | Resumed | Cancelled | Erasing | Erased
+"""Something that happens to a run."""
 
 
 def tries(record: Record) -> int:

@@ -430,6 +430,8 @@ def test_it_refuses_to_write(kind: Any, value: Any, path: str, problem: str) -> 
         (Literal[1, "a"], b"true", "value", "expected int or str, got bool"),
         (Literal[1, "a"], b"2", "value", "this int makes no literal"),
         (set[tuple[list[int], ...]], b"[[[1]]]", "set", "this list makes no set: TypeError"),
+        (set[Address], b'[{"city":"a","z":1},{"city":"a","z":2}]', "set", "equal, so one would be lost"),
+        (dict[int, int], b'{"1":1,"01":2}', "dict", "equal, so one would be lost"),
     ],
 )
 def test_it_refuses_to_read(kind: Any, data: bytes, path: str, problem: str) -> None:
@@ -520,7 +522,6 @@ def test_check_finds_unions_that_json_cannot_tell_apart(kind: Any) -> None:
         (Callable[[], int], "is not supported"),
         (object, "object is not supported"),
         ("Order", "Order is not supported"),
-        ([int], "an instance of list is no type"),
     ],
 )
 def test_check_has_a_readable_line_for(kind: Any, problem: str) -> None:
@@ -714,7 +715,10 @@ def test_upcast_documents_keep_unknown_fields_by_their_places() -> None:
     ada, carry = PEOPLE.decode(Person, data)
     ada = replace(ada, friends=[replace(ada.friends[0], first="C")])
     assert fields_of(PEOPLE.encode(Person, ada, carry)) == {
-        **{"$version": 2, "first": "Ada", "last": "L", "vip": 1},
+        "$version": 2,
+        "first": "Ada",
+        "last": "L",
+        "vip": 1,
         "friends": [{"$version": 2, "first": "C", "last": "", "friends": [], "vip": 2}],
     }
 
@@ -746,7 +750,8 @@ def test_a_version_that_is_none(version: bytes) -> None:
 def test_an_upcaster_that_fails() -> None:
     with pytest.raises(CodecError, match=r"^list\[0\]: this dict makes no newer Person: KeyError$"):
         PEOPLE.decode(list[Person], b'[{"title":"ada@example.com"}]')
-    broken = JsonCodec(upcasters={Person: [lambda fields: None]})  # type: ignore[dict-item,return-value] # as it may be
+    nothing: Any = lambda fields: None  # noqa: E731 # typed, so that it may be wrong
+    broken = JsonCodec(upcasters={Person: [nothing]})
     with pytest.raises(CodecError):
         broken.decode(Person, b"{}")
 

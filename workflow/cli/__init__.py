@@ -1,5 +1,7 @@
 """The command line: `python -m workflow`.
 
+The commands and what they are made of, in the order in which they are read:
+
   main       what was typed becomes a call; every error becomes one line and an exit status
   arguments  the commands and their options
   terminal   writing for people and for programs

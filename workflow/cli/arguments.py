@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..options import STOP_TIMEOUT
 from ..run_state import RunState
 from ..version import __version__
 from . import look, play, serve, steer
 from .story import state_name
-
-PROGRAM = f"python -m {__package__.rpartition('.')[0]}"  # a vendored copy has another name
+from .terminal import PROGRAM
 
 RUN_HELP = """\
 Serve a workflow until SIGTERM or Ctrl-C, or, with --input, until the runs of a file have ended.
@@ -44,14 +43,16 @@ class Parser(ArgumentParser):
         raise SystemExit(2)
 
 
-Commands = _SubParsersAction[Parser]
+Commands = Any  # what `add_subparsers` returns has no public name
 
 
 def parser() -> ArgumentParser:
     """The parser of the whole command line."""
     whole = Parser(prog=PROGRAM, description="Durable, event-driven state machines.", epilog="Start with: demo")
     whole.add_argument("--version", action="version", version=f"workflow-stdlib {__version__}")
-    commands = whole.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True, parser_class=Parser)
+    commands = whole.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=Parser
+    )
     _add_demo(commands)
     _add_run(commands)
     _add_lookers(commands)
@@ -67,8 +68,9 @@ def parser() -> ArgumentParser:
 
 
 def _command(commands: Commands, name: str, function: Callable[..., int], told: str, description: str = "") -> Parser:
-    made = commands.add_parser(
-        name, help=told, description=description or f"{told[0].upper()}{told[1:]}.", formatter_class=RawDescriptionHelpFormatter
+    described = description or f"{told[0].upper()}{told[1:]}."
+    made: Parser = commands.add_parser(
+        name, help=told, description=described, formatter_class=RawDescriptionHelpFormatter
     )
     made.set_defaults(function=function, prog=made.prog)
     made.add_argument("--json", action="store_true", help="one JSON object a line on stdout, all else on stderr")
@@ -81,14 +83,16 @@ def _add_store(command: Parser) -> None:
         "--store",
         metavar="URL",
         default="",
-        help="sqlite:///FILE, sqlite:////ABSOLUTE/FILE, postgresql://…; by default what WORKFLOW_ADAPTERS, DATABASE_URL "
-        "and KAFKA_BROKERS name",
+        help="sqlite:///FILE, sqlite:////ABSOLUTE/FILE, postgresql://…; by default what WORKFLOW_ADAPTERS, "
+        "DATABASE_URL and KAFKA_BROKERS name",
     )
 
 
 def _add_demo(commands: Commands) -> None:
     demo = _command(commands, "demo", play.demo, "watch twelve orders go through a small workflow")
-    demo.add_argument("--keep", metavar="FILE", default="", help="keep the store in this new file, to look at it afterwards")
+    demo.add_argument(
+        "--keep", metavar="FILE", default="", help="keep the store in this new file, to look at it afterwards"
+    )
 
 
 def _add_run(commands: Commands) -> None:
@@ -135,11 +139,11 @@ def _add_lookers(commands: Commands) -> None:
 
 
 def _add_limit(command: Parser) -> None:
-    command.add_argument("--limit", metavar="N", type=_positive, default=25, help="at most so many (%(default)s)")
+    command.add_argument("--limit", metavar="N", type=positive_number, default=25, help="at most so many (%(default)s)")
     command.add_argument("--all", action="store_true", help="without a limit")
 
 
-def _positive(text: str) -> int:
+def positive_number(text: str) -> int:
     number = int(text)
     if number < 1:
         raise ValueError(text)

@@ -4,10 +4,10 @@ A line is a JSON object:
 
     {"foreign_id": "order-1", "initial_value": {"amount": 100}, "start_at": "PAID", "idempotency_key": "2024-05-01/1"}
 
-Only `foreign_id` is needed. The key of a line that has none is made of the file's name, the line's number and its text: so the
-same file, fed again, starts nothing again and finds the runs that it started, wherever they are now; and a file may grow
-meanwhile. A line that starts no run (it cannot be read, or its foreign id has an active run) is told and counted, and is
-tried again with the next feeding.
+Only `foreign_id` is needed. The key of a line that has none is made of the file's name, the line's number and its text:
+so the same file, fed again, starts nothing again and finds the runs that it started, wherever they are now; and a file
+may grow meanwhile. A line that starts no run (it cannot be read, or its foreign id has an active run) is told and
+counted, and is tried again with the next feeding.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..engine import Workflow
 from ..environment import Environment
@@ -143,26 +144,31 @@ def default_key(path: Path, number: int, text: bytes) -> str:
 
 def request(text: bytes, environment: Environment[Any, Any], default: str) -> Trigger[Any, Any]:
     """What a line asks for. Raises `InvalidInput` or `CodecError`, which tell what is wrong with it."""
-    try:
-        fields: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"no JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise InvalidInput("no JSON object: a line is {...}, with a foreign_id")
-    unknown = sorted(set(fields) - set(FIELDS))
-    if unknown:
-        raise InvalidInput(f"unknown is {', '.join(unknown)}; a line may have {', '.join(FIELDS)}")
+    fields = _fields(text)
     value = None
     if "initial_value" in fields:
         value = environment.codec.decode(environment.object_type, json.dumps(fields["initial_value"]).encode())[0]
-    key: Any = fields.get("idempotency_key", default)
+    key = fields.get("idempotency_key", default)
     if not isinstance(key, str):
         raise InvalidInput(f"the idempotency key is a {type(key).__name__}, not a text")
     start_at = None
     if "start_at" in fields:
-        try:
-            start_at = environment.status_type[fields["start_at"]]
-        except (KeyError, TypeError) as error:
-            names = ", ".join(status.name for status in environment.status_type)
-            raise InvalidInput(f"there is no status {fields['start_at']!r}: start_at is one of {names}") from error
+        statuses = {status.name: status for status in cast("Iterable[IntEnum]", environment.status_type)}
+        start_at = statuses.get(str(fields["start_at"]))
+        if start_at is None:
+            raise InvalidInput(f"there is no status {fields['start_at']!r}: start_at is one of {', '.join(statuses)}")
     return Trigger(fields.get("foreign_id", ""), value, start_at, key, by="run --input")
+
+
+def _fields(text: bytes) -> dict[str, Any]:
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidInput("no JSON object: a line is {...}, with a foreign_id")
+    fields = cast("dict[str, Any]", found)
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown:
+        raise InvalidInput(f"unknown is {', '.join(unknown)}; a line may have {', '.join(FIELDS)}")
+    return fields

@@ -96,7 +96,16 @@ def list_runs(arguments: Namespace, terminal: Terminal) -> int:
                 terminal.give(console.plain(record))
             return 0
         now, several = SYSTEM.clock.now(), len(asked) > 1
-        head = ("RUN", "FOREIGN ID", *(("WORKFLOW",) if several else ()), "STATUS", "STATE", "VERSION", "STARTED", "CHANGED")
+        head = (
+            "RUN",
+            "FOREIGN ID",
+            *(("WORKFLOW",) if several else ()),
+            "STATUS",
+            "STATE",
+            "VERSION",
+            "STARTED",
+            "CHANGED",
+        )
         terminal.table(head, (_row(console, record, now, several) for console, record in shown))
         if not arguments.all and next(found, None) is not None:
             _more(terminal, arguments.limit)
@@ -153,7 +162,9 @@ def show_run(arguments: Namespace, terminal: Terminal) -> int:
         items = console.items(record.run_id).items
         if terminal.as_json:
             history = [console.plain(row) for row in console.history(record.run_id)]
-            terminal.give(console.plain(record) | {"history": history, "items": [console.plain(item) for item in items]})
+            terminal.give(
+                console.plain(record) | {"history": history, "items": [console.plain(item) for item in items]}
+            )
             return 0
         now = SYSTEM.clock.now()
         _show_head(console, record, now, terminal)

@@ -1,5 +1,7 @@
 """What was typed becomes the call of a command; every error becomes one line on stderr and an exit status.
 
+The exit statuses:
+
     0    done
     1    it failed, or what it was to bring about did not come
     2    it cannot be understood: usage

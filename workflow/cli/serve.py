@@ -1,8 +1,9 @@
 """`run MODULE:WORKFLOW`: serve a workflow until told to stop, or until the runs of an input file have ended.
 
-The exit status, with an input: 0 if every line's run is completed; 1 if some line started none, or its run was cancelled,
-deleted, is paused, or still moves because the command was stopped. A paused run is waited for as long as others move:
-somebody may resume it, and then it counts as what becomes of it. Without an input: 0 if it stopped in time.
+The exit status, with an input: 0 if every line's run is completed; 1 if some line started none, or its run was
+cancelled, deleted, is paused, or still moves because the command was stopped. A paused run is waited for as long as
+others move: somebody may resume it, and then it counts as what becomes of it. Without an input: 0 if it stopped in
+time.
 """
 
 from __future__ import annotations

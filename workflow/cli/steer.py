@@ -1,14 +1,14 @@
 """The commands that act on runs: `pause`, `resume`, `cancel`, `delete-data`, `retry`.
 
-Each action is stored in the run's history with who did it and why. Of several runs, one that cannot be acted on does not keep
-the others from it; the exit status tells.
+Each action is stored in the run's history with who did it and why. Of several runs, one that cannot be acted on does
+not keep the others from it; the exit status tells.
 """
 
 from __future__ import annotations
 
 import getpass
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..console import Console
 from ..errors import RunNotFound, WorkflowError
@@ -86,7 +86,7 @@ def _retry_item(adapters: Adapters, name: str, by: str, reason: str) -> bool:
     return False
 
 
-def _tell(terminal: Terminal, values: dict[str, object], text: str) -> None:
+def _tell(terminal: Terminal, values: Mapping[str, object], text: str) -> None:
     if terminal.as_json:
         terminal.give(values)
     else:

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: the first asks the command to stop, the second ends the process at once.
 
-A handler runs in the middle of whatever the main thread does, so it must take no lock that this thread may hold. It writes
-two plain attributes and raises the flag of a clock's signal, which is a bare lock used as a semaphore.
+A handler runs in the middle of whatever the main thread does, so it must take no lock that this thread may hold. It
+writes two plain attributes and raises the flag of a clock's signal, which is a bare lock used as a semaphore.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from ..console import Console, console_of, workflows
@@ -14,7 +14,7 @@ from ..record import Record
 
 
 @contextmanager
-def opened(url: str, *, create: bool = False) -> Iterator[Adapters]:
+def opened(url: str, *, create: bool = False) -> Generator[Adapters, None, None]:
     """The adapters of this URL, without one those that the environment names; closed at the end.
 
     A store that is a file has to be there already, unless `create` is given: a tool with a wrong path makes no file.

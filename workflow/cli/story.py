@@ -94,9 +94,8 @@ def _told(kind: Kind, row: Transition, name: Callable[[int], str]) -> str:
         Kind.CANCELLED: "cancelled",
         Kind.ERASED: "its data was deleted" if row.run_state is RunState.DATA_DELETED else "its data is to be deleted",
     }[kind]
-    who = " ".join(part for part in (_via(row), f"by {row.by}" if row.by else "") if part)
-    why = f": {row.reason}" if row.reason else ""
-    return clean(f"{what}{' ' if who else ''}{who}{why}")
+    via, by, why = _via(row), f" by {row.by}" if row.by else "", f": {row.reason}" if row.reason else ""
+    return clean(f"{what} ({via}{by}){why}" if via else f"{what}{by}{why}")
 
 
 def _failure(row: Transition) -> str:
@@ -106,10 +105,10 @@ def _failure(row: Transition) -> str:
 
 
 def _via(row: Transition) -> str:
-    """How it came in from outside, as far as the cause tells: its first part is a kind, of a timer the last is a name."""
+    """How it came from outside, as far as the cause tells: it begins with a kind, a timer's ends with its name."""
     kind, _, rest = row.cause.partition("/")
     if kind == "timer":
-        return f"by the timer {rest.rpartition('/')[2]}"
+        return f"timer {rest.rpartition('/')[2]}"
     if kind == "connector":
-        return f"by the connector {rest.partition('/')[0]}"
-    return "by a callback" if kind == "callback" else ""
+        return f"connector {rest.partition('/')[0]}"
+    return "callback" if kind == "callback" else ""

@@ -1,7 +1,8 @@
 """`MODULE:WORKFLOW`: from what was typed to a built workflow.
 
-MODULE is a module's name as in an `import`, found from the current folder and PYTHONPATH. WORKFLOW is a name in it: a `Builder`,
-or a callable that takes the adapters and returns a built `Workflow`, for one that has to be built with options of its own.
+MODULE is a module's name as in an `import`, found from the current folder and PYTHONPATH. WORKFLOW is a name in it: a
+`Builder`, or a callable that takes the adapters and returns a built `Workflow`, for one that has to be built with
+options of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib
 import traceback
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from ..builder import Builder
 from ..engine import Workflow
@@ -28,15 +29,13 @@ def build(target: str, adapters: Adapters) -> Workflow[Any, Any]:
         if not hasattr(found, part):
             raise InvalidInput(f"{module_name} has no {name}{_candidates(found)}")
         found = getattr(found, part)
-    if isinstance(found, Builder):
-        made: object = found.build(adapters)
-    elif callable(found):
-        made = found(adapters)
-    else:
-        raise InvalidInput(f"{target} is a {type(found).__name__}: a Builder is wanted, or a callable that takes adapters")
+    make: Any = cast("Any", found).build if isinstance(found, Builder) else found
+    if not callable(make):
+        raise InvalidInput(f"{target} is a {type(found).__name__}, not a Builder or a callable that takes adapters")
+    made: Any = make(adapters)
     if not isinstance(made, Workflow):
-        raise InvalidInput(f"{target} returned a {type(made).__name__}: a built Workflow is wanted")
-    return made
+        raise InvalidInput(f"{target} returned a {type(made).__name__}, not a built Workflow")
+    return cast("Workflow[Any, Any]", made)
 
 
 def _import(name: str) -> ModuleType:

@@ -1,7 +1,7 @@
 """Writing for people on a terminal, and for programs.
 
-What a command found goes to stdout: as text, or with `--json` as one JSON object a line. All else (notes, progress, errors)
-goes to stderr. Colours are used only on a terminal, and not if NO_COLOR is set (https://no-color.org).
+What a command found goes to stdout: as text, or with `--json` as one JSON object a line. All else (notes, progress,
+errors) goes to stderr. Colours are used only on a terminal, and not if NO_COLOR is set (https://no-color.org).
 
 Names and reasons come from the store, so from anybody: `clean` takes the control characters out of them, which could
 otherwise play with the reader's terminal.
@@ -20,6 +20,8 @@ from datetime import datetime
 from itertools import islice
 from typing import TextIO
 
+PROGRAM = f"python -m {__name__.rpartition('.cli.')[0]}"
+"""What to type. A vendored copy has another name."""
 COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 ROWS_TOGETHER = 500
