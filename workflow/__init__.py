@@ -1,7 +1,7 @@
 """A durable, event-driven state-machine engine on the standard library alone.
 
-A *workflow* is a typed state machine, a *run* one execution of it, stored as one *record*. Each accepted change of a record writes,
-in the same transaction, one *event*, which moves the next step, and one row of *history*.
+A *workflow* is a typed state machine, a *run* one execution of it, stored as one *record*. Each accepted change of a
+record writes, in the same transaction, one *event*, which moves the next step, and one row of *history*.
 
 The package reads like a book, in this order; a module imports only from those before it:
 

@@ -1,8 +1,9 @@
 """Waiting for a run to reach a status.
 
-State first, news second: each look asks the record, and the history if the run may have passed the status since the look
-before. Only then does it wait, for a notification of the store, or for the next look where the store cannot notify. So it
-works before `run()`, in a process without consumers, for a status that was passed long ago; and it leaves nothing behind.
+State first, news second: each look asks the record, and the history if the run may have passed the status since the
+look before. Only then does it wait, for a notification of the store, or for the next look where the store cannot
+notify. So it works before `run()`, in a process without consumers, for a status that was passed long ago; and it leaves
+nothing behind.
 """
 
 from __future__ import annotations

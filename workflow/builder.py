@@ -7,8 +7,8 @@
 
     wf = b.build(memory())
 
-Decorators return their function unchanged. Nothing is looked at before `build`, and nothing is wrong twice: it raises one
-`DefinitionError` with every problem that it found.
+Decorators return their function unchanged. Nothing is looked at before `build`, and nothing is wrong twice: it raises
+one `DefinitionError` with every problem that it found.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Declared(NamedTuple):
 
     kind: str
     function: Callable[..., Any]
-    status: object
+    status: Any
     to: Sequence[Any]
     name: str | None
     options: Options
@@ -106,8 +106,8 @@ class Builder(Generic[O, S]):
     ) -> Callable[[Callable[[Run[O, S]], S | Outcome]], Callable[[Run[O, S]], S | Outcome]]:
         """Have the decorated function called for each run that enters `status`.
 
-        Its destinations are the statuses in the `Literal` of its return annotation, or `to`. The options are explained at
-        `Options`.
+        Its destinations are the statuses in the `Literal` of its return annotation, or `to`. The options are explained
+        at `Options`.
         """
         options = Options(parallel_count, retry, breaker, timeout, poll_interval, batch)
         return self._declare("step", status, to, None, options)
@@ -149,8 +149,8 @@ class Builder(Generic[O, S]):
     ) -> Callable[[Callable[[Run[O, S], datetime], S | Outcome]], Callable[[Run[O, S], datetime], S | Outcome]]:
         """Have the decorated function called when a run has been in `status` for `after`.
 
-        `after` is a span from the entry into the status, or a function (run, now) that tells the instant, or None for no
-        timer. A status may have several timers, each with its own function; `name` defaults to the function's.
+        `after` is a span from the entry into the status, or a function (run, now) that tells the instant, or None for
+        no timer. A status may have several timers, each with its own function; `name` defaults to the function's.
         """
         options = Options(retry=retry, parallel_count=parallel_count)
         return self._declare("timeout", status, to, name, options, after)
@@ -167,8 +167,8 @@ class Builder(Generic[O, S]):
     ) -> Callable[[Callable[[Api[O, S], ConnectorEvent], None]], Callable[[Api[O, S], ConnectorEvent], None]]:
         """Have the decorated function called for each event of `source`.
 
-        With `ordered`, an event that fails is tried again in place and holds up what is behind it in its shard; without,
-        it is parked and the others go on.
+        With `ordered`, an event that fails is tried again in place and holds up what is behind it in its shard;
+        without, it is parked and the others go on.
         """
         options = Options(retry=retry, parallel_count=parallel_count, batch=batch)
         return self._declare("connector", None, (), name, options, (source, ordered))
@@ -222,9 +222,10 @@ class Builder(Generic[O, S]):
     ) -> Workflow[O, S]:
         """The workflow on these adapters. Raises `DefinitionError` with everything that is wrong.
 
-        `retention`: how long finished runs are kept (None: for ever). `pause_retry`: whether runs that the engine paused are
-        resumed. `custom_delete`: what to keep of an object whose data is deleted. `reconcile_after`: seconds without a change
-        after which a running run's event is emitted again. `instance` names this instance in the history.
+        `retention`: how long finished runs are kept (None: for ever). `pause_retry`: whether runs that the engine
+        paused are resumed. `custom_delete`: what to keep of an object whose data is deleted. `reconcile_after`: seconds
+        without a change after which a running run's event is emitted again. `instance` names this instance in the
+        history.
         """
         codec = codec if codec is not None else JsonCodec()
         blueprint = self._blueprint(codec, adapters)

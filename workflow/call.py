@@ -1,8 +1,8 @@
 """Calling the user's functions: what is in hand, what they answer, and when to give up on one.
 
-The engine never trusts a function: it may raise anything, answer anything, or never return. Here its exception becomes a
-`Fault`, its answer an effect (or none, for `skip`), and its name is known while it runs, so that `stop` can tell what it
-waits for and an operator's cancel reaches the function's token.
+The engine never trusts a function: it may raise anything, answer anything, or never return. Here its exception becomes
+a `Fault`, its answer an effect (or none, for `skip`), and its name is known while it runs, so that `stop` can tell what
+it waits for and an operator's cancel reaches the function's token.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from enum import IntEnum
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .cancel import CancelToken
 from .clock import Runtime
@@ -20,6 +20,8 @@ from .errors import Closed, Unavailable, UndeclaredAnswer
 from .record import Record
 from .run import Cancel, Outcome, Pause, Repeat, Run, Skip
 from .transition import Cancelled, Effect, Entered, Paused, Repeated
+
+T = TypeVar("T")
 
 INFRASTRUCTURE = (Unavailable, Closed, CancelledWait, SystemExit)
 """What is no fault of a user's function, where it may come from an adapter that is called beside it."""
@@ -102,8 +104,8 @@ def effect_of(
 ) -> tuple[Effect | None, str]:
     """What a function's answer does to its run, and the reason it gave; no effect for `skip`.
 
-    Raises `UndeclaredAnswer` for an answer that the definition does not allow, `CodecError` for an object that the codec
-    cannot carry.
+    Raises `UndeclaredAnswer` for an answer that the definition does not allow, `CodecError` for an object that the
+    codec cannot carry.
     """
     if isinstance(answer, IntEnum) and int(answer) in destinations:
         return Entered(int(answer), environment.encode(run.object, carry)), ""
@@ -129,17 +131,17 @@ def _complaint(environment: Environment[Any, Any], answer: object, run: Run[Any,
     return f"run {run.run_id}: the function answered with {told}; declared are {declared}, and the outcomes of the run"
 
 
-class Attempt:
+class Attempt(Generic[T]):
     """One call of a function: its answer or its fault."""
 
     __slots__ = ("answer", "ended", "fault")
 
     def __init__(self) -> None:
-        self.answer: object = None
+        self.answer: T | None = None
         self.fault: Fault | None = None
         self.ended = False
 
-    def make(self, function: Callable[[], object]) -> None:
+    def make(self, function: Callable[[], T]) -> None:
         """Call it. Whatever it raises is its fault, but `SystemExit`: the process is to end, which is a crash."""
         try:
             self.answer = function()
@@ -150,18 +152,18 @@ class Attempt:
         self.ended = True
 
 
-def attempt(function: Callable[[], object]) -> Attempt:
+def attempt(function: Callable[[], T]) -> Attempt[T]:
     """Call the function on this thread."""
-    made = Attempt()
+    made: Attempt[T] = Attempt()
     made.make(function)
     return made
 
 
 def attempt_within(
-    function: Callable[[], object], seconds: float, runtime: Runtime, token: CancelToken, label: str
-) -> Attempt:
+    function: Callable[[], T], seconds: float, runtime: Runtime, token: CancelToken, label: str
+) -> Attempt[T]:
     """Call the function on a thread of its own, and give it up after `seconds`: its token fires, its thread is left."""
-    made = Attempt()
+    made: Attempt[T] = Attempt()
     finished = runtime.clock.signal()
     deadline = runtime.clock.monotonic() + seconds
 
@@ -177,7 +179,7 @@ def attempt_within(
         if left <= 0:
             reason = f"{label} did not return within {seconds:g} s"
             token.cancel(reason)
-            given_up = Attempt()
+            given_up: Attempt[T] = Attempt()
             given_up.fault = Fault("FunctionTimeout", label, f"FunctionTimeout: {reason}; it may still be at work")
             return given_up
         finished.wait(timeout=left)

@@ -5,12 +5,12 @@
        ─► the active run ─► in that status? call the function, store its answer under the cause ─► True
                         ─► not there yet, or paused: kept if buffered, else False or `RunPaused`
 
-A *buffered* callback becomes an item of the timeout store, bound to run and status. It is applied when the run enters the
-status: by the callback process, at the event of the entry. The item is made before the record is read once more, so one of the
-two sees the other, whichever comes first.
+A *buffered* callback becomes an item of the timeout store, bound to run and status. It is applied when the run enters
+the status: by the callback process, at the event of the entry. The item is made before the record is read once more, so
+one of the two sees the other, whichever comes first.
 
-The function runs on the caller's thread, and its exception reaches the caller. A lost race loads the record again, and calls
-the function again on the newer version: what it did to the object the first time was never stored.
+The function runs on the caller's thread, and its exception reaches the caller. A lost race loads the record again, and
+calls the function again on the newer version: what it did to the object the first time was never stored.
 """
 
 from __future__ import annotations

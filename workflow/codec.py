@@ -8,7 +8,7 @@ that share a union are told apart by a tag, `"$type": "Card"`, its other members
 
 *How it works*: each type is compiled once into a `_Plan` of two tables: by the class of a value, the function that
 makes plain JSON of it; by the class of the JSON, the way back. What has no entry does not fit: a bool is no int, a
-subclass is not its base. The happy path keeps no path: as a `_Problem` unwinds, each level puts its step in front, as in
+subclass is not its base. The happy path keeps no path; as a `_Problem` unwinds, each level puts its step in front:
 `order.items[2].price`. Neither path nor text has the user's data in it: the entries of a dict are only counted.
 
 *Unknown fields*, written by newer code, survive: `decode` hands them out as a carry, `encode` writes them back. They
@@ -87,10 +87,9 @@ class JsonCodec:
             raise _codec_error(kind, error) from None
 
     def _plan(self, kind: Any) -> _Plan:
-        try:
+        if kind in self._plans:
             return self._plans[kind]
-        except KeyError:  # it was not compiled yet
-            compiler = _Compiler(kind, self._upcasters)
+        compiler = _Compiler(kind, self._upcasters)
         if compiler.problems:
             raise CodecError(*compiler.problems[0])
         return self._plans.setdefault(kind, compiler.whole)  # if two threads have compiled it, either will do
@@ -242,9 +241,9 @@ def _array(items: Iterable[_Table], make: _Convert, length: int | None = None, s
             problem.path = f"{step}[{len(done)}]{problem.path}"
             raise
         made = make(done, trace)
-        if len(made) != len(done):
-            raise _Problem("two elements or keys are equal, so one would be lost")
-        return made
+        if len(made) == len(done):
+            return made
+        raise _Problem("two elements or keys are equal, so one would be lost")
 
     return convert
 

@@ -7,8 +7,8 @@ the committer's queue, and whoever finds no commit under way *leads* one for eve
                  ▲                                        │ Unavailable: again, the same changes (their write
     commit ──────┘ (submits, leads or waits)              └ ids make that harmless), then the tickets say so
 
-A thread that has to wait anyway leads itself, which saves it two hand-overs between threads. Changes that were submitted by
-a thread that goes on to something slow are led by the committer's own thread, which `wake` calls.
+A thread that has to wait anyway leads itself, which saves it two hand-overs between threads. Changes that were
+submitted by a thread that goes on to something slow are led by the committer's own thread, which `wake` calls.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Connectors: events from outside start runs and call them back.
 
-A connector's function gets each event with an `Api` that triggers and calls back. What the function does through it takes effect
-once, however often the event comes: each call's cause is (connector, event id, method, foreign id, and how many such calls
-came before it for this event). So a function that does the same calls again for the same event adds nothing.
+A connector's function gets each event with an `Api` that triggers and calls back. What the function does through it
+takes effect once, however often the event comes: each call's cause is (connector, event id, method, foreign id, and how
+many such calls came before it for this event). So a function that does the same calls again for the same event adds
+nothing.
 
-A failing event is parked, and later ones overtake it. A connector declared `ordered=True` parks nothing: its shard tries the event
-again in place, with backoff, and everything behind it waits.
+A failing event is parked, and later ones overtake it. A connector declared `ordered=True` parks nothing: its shard
+tries the event again in place, with backoff, and everything behind it waits.
 """
 
 from __future__ import annotations

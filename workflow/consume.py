@@ -6,12 +6,12 @@ before its effect, and a crash in between only repeats the delivery, which the h
 
     recv ─► lookup ─► handler.handle ─► Change | None ─► committer ─► handler.refused ─► ack
 
-An event whose record is missing or older than itself came from a store that lags: it is read again with backoff while the
-others go on. A run that stays missing was deleted.
+An event whose record is missing or older than itself came from a store that lags: it is read again with backoff while
+the others go on. A run that stays missing was deleted.
 
-A batch has a budget of time. Its size starts at one event and doubles while batches stay well below the budget, so that a slow
-function has little handed out at a time: what was handed out and not finished is a suspect to the next receiver. For the same reason a
-reader that is to stop finishes its batch, but only within the budget.
+A batch has a budget of time. Its size starts at one event and doubles while batches stay well below the budget, so that
+a slow function has little handed out at a time: what was handed out and not finished is a suspect to the next receiver.
+For the same reason a reader that is to stop finishes its batch, but only within the budget.
 
 Events that may kill the process (`handler.alone`) come last in their batch, one by one, with nothing else in hand.
 """
@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple, Protocol
 
 from .cancel import CancelToken
 from .commit import Committer, Ticket
 from .environment import Environment
-from .errors import Cancelled, Refusal
+from .errors import Cancelled, Refusal, Unavailable
 from .event import Change, Shard
-from .options import BATCH_BUDGET, INFRASTRUCTURE_RETRY, MISSING_RUN_BOUND
+from .options import BATCH_BUDGET, INFRASTRUCTURE_RETRY, MISSING_RUN_BOUND, RETRIES_IN_PLACE
 from .protocols import Delivery, EventReceiver
 from .record import Record
 
@@ -64,13 +65,15 @@ class Handler(Protocol):
 class Work:
     """One delivery of a batch, and how far it came."""
 
-    __slots__ = ("delivery", "done", "record", "ticket")
+    __slots__ = ("acked", "change", "delivery", "done", "record", "ticket")
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
         self.record: Record | None = None
+        self.change: Change | None = None
         self.ticket: Ticket | None = None
         self.done = False
+        self.acked = False
 
     @property
     def late(self) -> bool:
@@ -126,31 +129,44 @@ class Reader:
         """Work on a batch, and choose the size of the next one by the time that this one took."""
         begun = self._environment.clock.monotonic()
         self._budget_ends = begun + BATCH_BUDGET
-        self._work(deliveries, duty)
+        self._persist([Work(delivery) for delivery in deliveries], duty)
         took = self._environment.clock.monotonic() - begun
         if took > BATCH_BUDGET:
             self._limit = max(1, self._limit // 2)
         elif took < BATCH_BUDGET / 2 and len(deliveries) == self._limit:
             self._limit = min(self._batch, self._limit * 2)
 
+    def _persist(self, batch: Sequence[Work], duty: Duty) -> None:
+        """Work on a batch, again when an adapter fails: to open the receiver anew would make suspects of all of it."""
+        failures = 0
+        while True:
+            try:
+                return self._work(batch, duty)
+            except Unavailable as error:
+                failures += 1
+                if failures > RETRIES_IN_PLACE:
+                    raise
+                told = {"process": self._name, "failures": failures, "error": type(error).__name__}
+                self._environment.logger.log(logging.WARNING, "batch failed, it is tried again", **told)
+                delay = INFRASTRUCTURE_RETRY.delay(failures, self._environment.runtime.random)
+                self._environment.clock.signal().wait(duty.idle, delay.total_seconds())
+
     def _may_begin(self, duty: Duty) -> None:
         """Raise `Cancelled` if no further function may be started in this batch."""
         if duty.idle.cancelled and (duty.lost.cancelled or self._environment.clock.monotonic() >= self._budget_ends):
             raise Cancelled(duty.idle.reason)
 
-    def _work(self, deliveries: Sequence[Delivery], duty: Duty) -> None:
-        batch = [Work(delivery) for delivery in deliveries]
-        acked = self._round(batch, batch, 0, duty)
+    def _work(self, batch: Sequence[Work], duty: Duty) -> None:
+        """Handle what is not done of the batch, until all of it is."""
         attempt = 0
-        late = [work for work in batch if not work.done]
-        while late:
+        while late := [work for work in batch if not work.done]:
+            if attempt:
+                delay = INFRASTRUCTURE_RETRY.delay(attempt, self._environment.runtime.random)
+                self._environment.clock.signal().wait(duty.idle, delay.total_seconds())
             attempt += 1
-            delay = INFRASTRUCTURE_RETRY.delay(attempt, self._environment.runtime.random)
-            self._environment.clock.signal().wait(duty.idle, delay.total_seconds())
-            acked = self._round(batch, late, acked, duty)
-            late = [work for work in late if not work.done]
+            self._round(batch, late, duty)
 
-    def _round(self, batch: Sequence[Work], tried: Sequence[Work], acked: int, duty: Duty) -> int:
+    def _round(self, batch: Sequence[Work], tried: Sequence[Work], duty: Duty) -> None:
         """Handle those of `tried` that can be; acknowledge what is done from the start of the batch."""
         records = self._environment.adapters.record_store.lookup([work.delivery.event.key for work in tried])
         for work, record in zip(tried, records, strict=True):
@@ -161,15 +177,12 @@ class Reader:
         together = [work for work in ready if work.record and not self._handler.alone(work.delivery, work.record)]
         try:
             self._handle(together, duty)
-            acked = self._acknowledge(batch, acked)
+            self._acknowledge(batch)
             for work in ready:
                 if not work.done:
                     self._handle([work], duty)
-                    acked = self._acknowledge(batch, acked)
-        except Cancelled:
-            self._acknowledge(batch, acked)
-            raise
-        return acked
+        finally:
+            self._acknowledge(batch)
 
     def _handle(self, works: Sequence[Work], duty: Duty) -> None:
         """Call the handler for each, while the store takes what came of the ones before; then wait for the store."""
@@ -186,17 +199,18 @@ class Reader:
                     work.done = True
                     continue
                 in_flight.add((event.key, event.version))
-                if work.record is not None:
-                    change = self._handler.handle(work.delivery, work.record, duty)
-                    self._submit(work, change, submitted)
+                if work.change is None and work.record is not None:
+                    work.change = self._handler.handle(work.delivery, work.record, duty)
+                self._submit(work, submitted)
         finally:
             self._settle(submitted)
 
-    def _submit(self, work: Work, change: Change | None, submitted: list[Work]) -> None:
-        if change is None:
+    def _submit(self, work: Work, submitted: list[Work]) -> None:
+        """Hand in what the function led to. If the store fails, it is handed in again, not asked for again."""
+        if work.change is None:
             work.done = True
         else:
-            work.ticket = self._committer.submit(change, self._signal)
+            work.ticket = self._committer.submit(work.change, self._signal)
             submitted.append(work)
 
     def _settle(self, submitted: list[Work]) -> None:
@@ -206,18 +220,16 @@ class Reader:
             again: list[Work] = []
             for work in submitted:
                 refusal = work.ticket.result() if work.ticket else None
-                instead = self._handler.refused(work.record, refusal) if refusal and work.record else None
-                self._submit(work, instead, again)
+                work.change = self._handler.refused(work.record, refusal) if refusal and work.record else None
+                self._submit(work, again)
             submitted = again
 
-    def _acknowledge(self, batch: Sequence[Work], acked: int) -> int:
+    def _acknowledge(self, batch: Sequence[Work]) -> None:
         """Acknowledge what is done from the start of the batch without a gap."""
-        end = acked
-        while end < len(batch) and batch[end].done:
-            end += 1
-        if end > acked:
-            batch[end - 1].delivery.ack()
-        return end
+        done = list(takewhile(lambda work: work.done, batch))
+        if done and not done[-1].acked:
+            done[-1].delivery.ack()
+            done[-1].acked = True
 
     def _deleted(self, delivery: Delivery) -> bool:
         """Whether a run that the store does not have is deleted, rather than not visible yet."""

@@ -1,7 +1,7 @@
 """What an operator does to a run: pause, resume, cancel, delete its data, and have something tried now.
 
-Each is a change like any other, with the operator's name and reason in the history. An action with an idempotency key takes
-effect once, however often it is sent.
+Each is a change like any other, with the operator's name and reason in the history. An action with an idempotency key
+takes effect once, however often it is sent.
 """
 
 from __future__ import annotations

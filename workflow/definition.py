@@ -1,7 +1,8 @@
 """A workflow's definition: what the builder collected, and whether it makes sense.
 
-The destinations of a function come from the `Literal` in its return annotation, so that a type checker proves that it returns only
-declared ones. Only that annotation is resolved, not those of the parameters: they may name types that exist for the checker alone.
+The destinations of a function come from the `Literal` in its return annotation, so that a type checker proves that it
+returns only declared ones. Only that annotation is resolved, not those of the parameters: they may name types that
+exist for the checker alone.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def _return_annotation(function: Callable[..., Any], status_type: type[IntEnum])
     target = function if inspect.isroutine(function) else type(function).__call__
     target = inspect.unwrap(target)
     raw = getattr(target, "__annotations__", {}).get("return")
-    closure = inspect.getclosurevars(target).nonlocals if inspect.isfunction(target) else {}
+    closure: Mapping[str, Any] = inspect.getclosurevars(target).nonlocals if inspect.isfunction(target) else {}
     names = {status_type.__name__: status_type, "Outcome": Outcome, **closure}
 
     def carrier() -> None: ...

@@ -1,8 +1,8 @@
 """Deleting a run's data: the object, its error text, what its events carry, and what is still due for it.
 
-`delete_data` only asks; this process does it, in an order that can be repeated from any point: the store blanks the record and the
-run's outbox rows in one transaction, then the run's due items are purged, then the event is acknowledged. The history stays: it
-holds no data of the user's.
+`delete_data` only asks; this process does it, in an order that can be repeated from any point: the store blanks the
+record and the run's outbox rows in one transaction, then the run's due items are purged, then the event is
+acknowledged. The history stays: it holds no data of the user's.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class DeleteHandler:
         if record.run_state is RunState.DATA_DELETION_REQUESTED:
             with self._in_hand.hold(PROCESS, record.run_id, duty.work):
                 made = attempt(partial(self._remains, record))
-            if made.fault is not None or not isinstance(made.answer, bytes):
+            if made.answer is None:
                 return made.fault
             refusal = self._committer.commit([advance(self._environment, record, Erased(made.answer))])[0]
             if refusal is not None and not isinstance(refusal, StaleRecord):

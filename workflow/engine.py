@@ -1,12 +1,11 @@
 """A built workflow: what its users call.
 
-`Workflow` adds nothing to the modules before it: it puts their parts together, starts and stops them, and gives each of their
-functions its public name.
+`Workflow` adds nothing to the modules before it: it puts their parts together, starts and stops them, and gives each of
+their functions its public name.
 """
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable, Sequence, Set
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -35,6 +34,10 @@ from .schedule import Plan, Schedules
 from .trigger import Trigger, Triggers
 
 HISTORY_PAGE = 1000
+
+# `list` is a method of the class below.
+Answers = list[str | WorkflowError]
+Rows = list[Transition]
 
 
 class Workflow(Generic[O, S]):
@@ -162,7 +165,7 @@ class Workflow(Generic[O, S]):
             Trigger(foreign_id, initial_value, start_at, idempotency_key, delay, by, reason)
         )
 
-    def trigger_many(self, requests: Sequence[Trigger[O, S]]) -> builtins.list[str | WorkflowError]:
+    def trigger_many(self, requests: Sequence[Trigger[O, S]]) -> Answers:
         """Start many runs, with one transaction for each few hundred; one answer each: the id, or why it has none."""
         return self._services.triggers.start_many(requests)
 
@@ -172,7 +175,8 @@ class Workflow(Generic[O, S]):
         """Wait until the run is, or was, in `status`; returns the run as it is then.
 
         `timeout` is in seconds, None waits for ever; `AwaitTimeout` (a TimeoutError) tells that it is over.
-        Raises `StatusUnreachable` once the run can never get there, `RunNotFound` for an unknown one. A paused run waits.
+        Raises `StatusUnreachable` once the run can never get there, `RunNotFound` for an unknown one. A paused run
+        waits.
         """
         return await_status(
             self._environment, foreign_id, run_id, int(status), timeout=timeout, poll_interval=poll_interval
@@ -191,8 +195,9 @@ class Workflow(Generic[O, S]):
     ) -> bool:
         """Call the function that was declared with `callback` for `status`, on the active run of `foreign_id`.
 
-        True: it took effect, now or when the same key came before, or it is kept for later (`buffer=True`). False: the run is
-        not in that status. Raises `RunPaused`, `RunNotFound` without an active run, and what the function raises.
+        True: it took effect, now or when the same key came before, or it is kept for later (`buffer=True`). False: the
+        run is not in that status. Raises `RunPaused`, `RunNotFound` without an active run, and what the function
+        raises.
         """
         return self._services.callbacks.deliver(
             foreign_id,
@@ -243,7 +248,8 @@ class Workflow(Generic[O, S]):
         self._services.control.delete_data(run_id, reason=reason, by=by, idempotency_key=idempotency_key)
 
     def items(self, run_id: str | None = None, *, after: str = "", limit: int = 100) -> Page[Timeout]:
-        """What is due later or held: timers, kept callbacks, parked failures, schedules; of one run, or of all, by page."""
+        """What is due later or held: timers, kept callbacks, parked failures, schedules; of one run, or of all, by
+        page."""
         return self._services.control.items(run_id, after, limit)
 
     def retry(self, name: str, *, by: str = "", reason: str = "") -> None:
@@ -284,10 +290,10 @@ class Workflow(Generic[O, S]):
         page = self.adapters.record_store.list(self.name, after=after, limit=limit, order=order, where=where)
         return Page(tuple(self._environment.view(record) for record in page.items), page.next)
 
-    def history(self, run_id: str) -> builtins.list[Transition]:
+    def history(self, run_id: str) -> Rows:
         """All that happened to the run, oldest first."""
         self._services.control.load(run_id)
-        rows: builtins.list[Transition] = []
+        rows: Rows = []
         while True:
             after = rows[-1].version if rows else 0
             page = self.adapters.record_store.history(run_id, after_version=after, limit=HISTORY_PAGE)

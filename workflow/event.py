@@ -1,8 +1,8 @@
 """What happens: now (`Event`), later (`OutboxEvent`, `Timeout`), and outside (`ConnectorEvent`).
 
 An event says that a run has a new version; it carries no data of the user's, since the record has it. Its topic is the
-workflow and status that it concerns, its key the run. What has to happen later has two homes: an event that is due later
-waits in the record store's outbox; everything else (timers, buffered callbacks, parked failures, schedules) is a
+workflow and status that it concerns, its key the run. What has to happen later has two homes: an event that is due
+later waits in the record store's outbox; everything else (timers, buffered callbacks, parked failures, schedules) is a
 `Timeout` in the timeout store.
 """
 

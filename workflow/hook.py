@@ -1,7 +1,8 @@
 """Hooks: functions that are called when a run is paused, cancelled or completed.
 
-Each hook is a reader of the workflow's run-state topic under a name of its own, so each sees every change, at least once, and a
-slow or failing one delays nothing but itself. It gets the run as it is when it is called, which may be newer than the change.
+Each hook is a reader of the workflow's run-state topic under a name of its own, so each sees every change, at least
+once, and a slow or failing one delays nothing but itself. It gets the run as it is when it is called, which may be
+newer than the change.
 """
 
 from __future__ import annotations

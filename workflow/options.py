@@ -111,7 +111,9 @@ IDLE_LIMIT = 60.0
 """Seconds, at most, that a poller sleeps with nothing due: the wall clock may jump meanwhile."""
 INFRASTRUCTURE_RETRY = Retry(initial=0.1, maximum=5.0)
 """How a process backs off when an adapter fails."""
-FAILURES_BEFORE_HANDOVER = 4
+RETRIES_IN_PLACE = 2
+"""So often a reader tries its batch again when an adapter fails, before it closes its receiver."""
+FAILURES_BEFORE_HANDOVER = 2
 """So many failures of its adapters in a row, and an instance gives the role up for another to try."""
 COMMIT_TRIES = 4
 """So often a commit is tried before its callers are told that the store is unavailable."""

@@ -1,8 +1,8 @@
 """The outbox process: events that were stored with a record, but not yet sent, go to the streamer when they are due.
 
-The record store wrote event and record in one transaction, so no event is lost between the two systems. Sending and deleting
-the row are two steps: a crash in between sends twice, never not at all. A row that cannot be sent is put off with a capped
-backoff and never held, since a run waits behind it.
+The record store wrote event and record in one transaction, so no event is lost between the two systems. Sending and
+deleting the row are two steps: a crash in between sends twice, never not at all. A row that cannot be sent is put off
+with a capped backoff and never held, since a run waits behind it.
 """
 
 from __future__ import annotations

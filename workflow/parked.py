@@ -1,10 +1,11 @@
 """Parked failures: what a reader could not do for one event waits here, so that its topic goes on.
 
-A failing hook, connector event, timer insertion or delete becomes a *parked* item of the timeout store, and its event is
-acknowledged. The parked process tries it again with backoff; after the last attempt it is held: visible in `items`, and tried
-again by `retry`. Later events of the same run overtake it.
+A failing hook, connector event, timer insertion or delete becomes a *parked* item of the timeout store, and its event
+is acknowledged. The parked process tries it again with backoff; after the last attempt it is held: visible in `items`,
+and tried again by `retry`. Later events of the same run overtake it.
 
-The same process looks after buffered callbacks that are due, since their caller may have ended before it could apply them.
+The same process looks after buffered callbacks that are due, since their caller may have ended before it could apply
+them.
 """
 
 from __future__ import annotations

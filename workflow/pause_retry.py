@@ -1,7 +1,7 @@
 """Resuming what the engine paused: a run that failed too often is given another chance, `after` that long.
 
-Off unless the workflow asks for it. A run that a person paused has that person's name on its last version (`Record.by`) and stays
-paused, unless the workflow says `everyone`.
+Off unless the workflow asks for it. A run that a person paused has that person's name on its last version (`Record.by`)
+and stays paused, unless the workflow says `everyone`.
 """
 
 from __future__ import annotations

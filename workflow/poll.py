@@ -1,8 +1,8 @@
 """Looking after what is due: the poller waits for the next due item, the sweeper goes over all records now and then.
 
-Neither polls blindly. A poller asks its store once for what is due; if there is nothing, it asks for the next item that will
-be, and sleeps until that instant, or until the store tells of a change. Only a store that cannot notify is looked at every
-`poll_interval`. A sweeper is for what no event announces, and may be slow.
+Neither polls blindly. A poller asks its store once for what is due; if there is nothing, it asks for the next item that
+will be, and sleeps until that instant, or until the store tells of a change. Only a store that cannot notify is looked
+at every `poll_interval`. A sweeper is for what no event announces, and may be slow.
 """
 
 from __future__ import annotations

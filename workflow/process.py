@@ -5,7 +5,8 @@
                         └─ an adapter fails: backoff, serve again; after repeated failures release the role, so that an
                            instance whose adapters work can have it
 
-A process never ends by an error of its own or of its adapters. One that gave its role up waits before it competes again.
+A process never ends by an error of its own or of its adapters. One that gave its role up waits before it competes
+again.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """The contract between the engine and everything outside the process, on one page.
 
 Two levels. The *ports* are what the engine sees: `RecordStore`, `EventStreamer`, `TimeoutStore`, `RoleScheduler`,
-`Connector`. Under two of them the core brings the machinery (`adapters.support`), so that most backends implement only a
-small *store*: an `EventLog` under `LogStreamer`, a `LeaseStore` under `LeaseScheduler`.
+`Connector`. Under two of them the core brings the machinery (`adapters.support`), so that most backends implement only
+a small *store*: an `EventLog` under `LogStreamer`, a `LeaseStore` under `LeaseScheduler`.
 
 Rules for all of them:
 
 - Every method may be called from many threads; one thread at a time calls one receiver's `recv`.
-- Blocking calls take a `CancelToken` and raise `Cancelled`. After `close` calls raise `Closed`, in a forked child `Forked`.
+- Blocking calls take a `CancelToken` and raise `Cancelled`. After `close` calls raise `Closed`, in a forked child
+`Forked`.
 - Data are the frozen dataclasses of `record` and `event`. Seconds are floats, instants aware and in UTC, ids str,
   payloads bytes. `limit < 1` is an `InvalidInput` (a ValueError). The given `now` is used, never the wall clock.
 - Failures: `Rejected` would also fail on an empty, healthy backend. `Unavailable` means that the outcome is unknown

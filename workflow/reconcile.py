@@ -1,13 +1,14 @@
 """Reconciling: runs that should move and do not, because a log lost their event, get it again.
 
-A slow sweep over running runs. One whose version has been due for longer than a bound gets its event once more, and then at
-doubling intervals while the version stays. Nothing is changed: if the event was not lost after all, the version guard absorbs the
-second one. What no live definition declares is reported, never touched.
+A slow sweep over running runs. One whose version has been due for longer than a bound gets its event once more, and
+then at doubling intervals while the version stays. Nothing is changed: if the event was not lost after all, the version
+guard absorbs the second one. What no live definition declares is reported, never touched.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Set
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from .consume import Duty
 from .environment import Environment
 from .options import SWEEP_INTERVAL
-from .poll import Sweeper
+from .parked import KIND as PARKED
+from .poll import SWEEP_PAGE, Sweeper
 from .protocols import counts
 from .record import Record, RecordFilter
 from .run_state import RunState
@@ -33,6 +35,7 @@ class Reconciler:
         self._bound = timedelta(seconds=bound)
         self._known: dict[tuple[str, int], tuple[datetime, timedelta]] = {}
         self._seen: set[tuple[str, int]] = set()
+        self._cursor = ""
 
     def sweeper(self) -> Sweeper:
         """The sweeper of the reconcile role."""
@@ -71,15 +74,28 @@ class Reconciler:
         )
 
     def _finish(self, now: datetime, duty: Duty) -> None:
-        """Forget versions that moved on; report runs in statuses that the definition does not have."""
+        """Forget versions that moved on; report what stands in statuses that the definition does not have."""
         self._known = {version: known for version, known in self._known.items() if version in self._seen}
+        self._report("timers", self._undeclared_timers())
         counter = counts(self._environment.adapters.record_store)
-        if counter is None:
-            return
-        name, graph = self._environment.workflow_name, self._environment.graph
-        for (status, state), number in counter.counts(name).items():
-            if number and state.active and status not in graph.edges:
-                self._environment.metrics.gauge("workflow_undeclared_runs", number, workflow=name, status=str(status))
+        if counter is not None:
+            found = counter.counts(self._environment.workflow_name)
+            self._report("runs", Counter({status: n for (status, state), n in found.items() if state.active}))
+
+    def _undeclared_timers(self) -> Counter[int]:
+        """Due items by status, of one page of them: each sweep looks at the next page, so that none is long."""
+        store, name = self._environment.adapters.timeout_store, self._environment.workflow_name
+        page = store.list(name, after=self._cursor, limit=SWEEP_PAGE)
+        self._cursor = page.next
+        return Counter(item.status for item in page.items if item.run_id and item.kind != PARKED)
+
+    def _report(self, what: str, found: Counter[int]) -> None:
+        name = self._environment.workflow_name
+        for status, number in found.items():
+            if number and status not in self._environment.graph.edges:
+                self._environment.metrics.gauge(
+                    f"workflow_undeclared_{what}", number, workflow=name, status=str(status)
+                )
                 self._environment.logger.log(
-                    logging.WARNING, "runs in an undeclared status", workflow=name, status=status, runs=number
+                    logging.WARNING, f"{what} in an undeclared status", workflow=name, status=status, number=number
                 )

@@ -1,12 +1,12 @@
 """Retention: what is finished and old goes, in an order that can be repeated from any point.
 
-Of finished runs that have not changed for the time given, open timers and callbacks are cancelled; then those without open items,
-whose last event every reader has had, are purged from the timeout store and deleted from the record store. Items that ended go after
-the same time. Without a retention, runs and items are kept for ever.
+Of finished runs that have not changed for the time given, open timers and callbacks are cancelled; then those without
+open items, whose last event every reader has had, are purged from the timeout store and deleted from the record store.
+Items that ended go after the same time. Without a retention, runs and items are kept for ever.
 
-Whatever the setting, the log must not grow behind topics that nobody reads: such a topic gets a receiver named `retention`, which
-acknowledges what is older than a bound; and a receiver that was last opened long ago and that the definition does not have any
-more is forgotten.
+Whatever the setting, the log must not grow behind topics that nobody reads: such a topic gets a receiver named
+`retention`, which acknowledges what is older than a bound; and a receiver that was last opened long ago and that the
+definition does not have any more is forgotten.
 """
 
 from __future__ import annotations

@@ -193,7 +193,8 @@ class Roster:
             outbox.close()
 
     def _read(self, status: int, process: str, handler: Handler, options: Settled) -> Iterator[Process]:
-        """A process that reads a topic, for each shard. Status 0 with a process of the workflow: its run-state topic."""
+        """A process that reads a topic, for each shard. Status 0 with a process of the workflow: its run-state
+        topic."""
         name = self._environment.workflow_name
         of_workflow = process == DELETE or process.startswith("hook.")
         topic = run_state_topic(name) if of_workflow else status_topic(name, status)

@@ -1,7 +1,7 @@
 """What a user's function is given, and what it may answer.
 
-A step, callback or timer function gets a `Run`: the object, where the run stands, and a token that says when to give up.
-It answers with a status to enter, or with an `Outcome`, a value that the engine applies afterwards: nothing happens
+A step, callback or timer function gets a `Run`: the object, where the run stands, and a token that says when to give
+up. It answers with a status to enter, or with an `Outcome`, a value that the engine applies afterwards: nothing happens
 while the function runs. Hooks and queries get a `RunView`, which cannot change anything.
 """
 

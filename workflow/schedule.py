@@ -1,12 +1,12 @@
 """Schedules: runs that start by the calendar.
 
-A schedule is one item of the timeout store, due at its next slot. The schedule process triggers the slot's run, with the slot
-itself as the trigger's key, and moves the item to the next slot; a crash in between triggers again, which starts nothing. A slot
-that meets an active run of its foreign id is skipped, and counted; with `catch_up` it waits for that run's end instead, and slots
-that were missed while no process ran are made up one after the other.
+A schedule is one item of the timeout store, due at its next slot. The schedule process triggers the slot's run, with
+the slot itself as the trigger's key, and moves the item to the next slot; a crash in between triggers again, which
+starts nothing. A slot that meets an active run of its foreign id is skipped, and counted; with `catch_up` it waits for
+that run's end instead, and slots that were missed while no process ran are made up one after the other.
 
-A schedule that is set again with other values replaces the former; the `filter` is a function, so it lives in the process that
-set the schedule: a process without it leaves the slot to one that has it.
+A schedule that is set again with other values replaces the former; the `filter` is a function, so it lives in the
+process that set the schedule: a process without it leaves the slot to one that has it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Plan(NamedTuple):
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
         fields: dict[str, Any] = json.loads(data)
-        return cls(**{**fields, "object": base64.b64decode(fields["object"])})
+        fields["object"] = base64.b64decode(fields["object"])
+        return cls(**fields)
 
     def next_slot(self, after: datetime) -> datetime:
         """The first slot after that instant, in UTC."""
@@ -172,7 +173,8 @@ class Schedules(Generic[O, S]):
         self._environment.adapters.timeout_store.reschedule(item.id, due_at, item.attempt, told)
 
     def _failed(self, item: Timeout, plan: Plan, slot: datetime, fault: Fault) -> None:
-        """The filter failed: try the slot again with backoff; after the last attempt it is skipped, not the schedule."""
+        """The filter failed: try the slot again with backoff; after the last attempt it is skipped, not the
+        schedule."""
         if item.attempt + 1 >= self._retry.max_attempts:
             self._environment.skipped("filter-failed", KIND)
             self._move_on(item, plan, slot, fault.type)

@@ -1,15 +1,15 @@
 """The step process: the function of a status is called for each run that enters it, and its answer moves the run.
 
-The *version guard* decides whether an event still means anything: it must be of the record's current version, and the run
-must be running in this status. What an older event asked for was done by somebody already.
+The *version guard* decides whether an event still means anything: it must be of the record's current version, and the
+run must be running in this status. What an older event asked for was done by somebody already.
 
     event, record ─► guard ─► redelivered? store the suspicion (attempt + 1), try later, alone
                        │  ─► breaker open? wait
                        └──► decode ─► function ─► answer ─► effect ─► change
                                  any failure ─► attempt + 1, backoff; after max_attempts PAUSED, with the reason
 
-A function that ends its process would do so again at every redelivery. So a redelivered event is a suspicion, stored before
-the function is called again: the count survives the next crash, and ends in a pause like that of any failure.
+A function that ends its process would do so again at every redelivery. So a redelivered event is a suspicion, stored
+before the function is called again: the count survives the next crash, and ends in a pause like that of any failure.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class StepHandler:
         self._breaker.succeeded()
         return self._answered(record, effect, reason)
 
-    def _attempt(self, run: Run[Any, Any], token: CancelToken, record: Record) -> Attempt:
+    def _attempt(self, run: Run[Any, Any], token: CancelToken, record: Record) -> Attempt[Any]:
         call, label = partial(self._step.function, run), self._step.label
         attributes = {"workflow": record.workflow_name, "run_id": record.run_id, "attempt": record.attempt}
         with self._environment.tracer.span(label, run.traceparent, attributes):

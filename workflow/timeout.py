@@ -3,10 +3,10 @@
 Two processes serve them. The *inserter* reads the status's topic and, at the event of an entry, creates one item in the
 timeout store for each declared timer. The *poller* takes the items that are due and calls the timer's own function.
 
-A timer belongs to one entry into the status (`Record.status_entered`): its key names run, entry and timer, so that creating it
-again makes nothing, and an item whose entry is over is cancelled when it comes due. Its effect is stored under the cause
-(run, entry, timer), so it happens once. A run that is paused keeps its timers: they are put off, uncounted, and the resume
-makes them due.
+A timer belongs to one entry into the status (`Record.status_entered`): its key names run, entry and timer, so that
+creating it again makes nothing, and an item whose entry is over is cancelled when it comes due. Its effect is stored
+under the cause (run, entry, timer), so it happens once. A run that is paused keeps its timers: they are put off,
+uncounted, and the resume makes them due.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class TimerInserter:
     def insert(self, record: Record, duty: Duty) -> Fault | None:
         """Create the timers of the record's entry, any number of times makes one of each; or tell what failed."""
         made = attempt(partial(self._plan, record, duty))
-        if made.fault is None and isinstance(made.answer, list) and made.answer:
+        if made.answer:
             self._environment.adapters.timeout_store.create(made.answer)
         return made.fault
 
@@ -127,7 +127,7 @@ class TimerInserter:
             due_at = timer.after(run, self._environment.now())
         if due_at is None:
             return None
-        if not isinstance(due_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(due_at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a checker
             raise InvalidInput(f"timer {timer.name}: `after` answered with a {type(due_at).__name__}, not a datetime")
         return check_instant(f"timer {timer.name}", due_at)
 
@@ -179,7 +179,7 @@ class TimerSource:
                 if record is None or self._over(item, record):
                     over.append(item.id)
                 elif record.run_state is RunState.PAUSED:
-                    self._put_off(item)
+                    self._put_off(item, record)
                 else:
                     self._committer.wake()
                     self._fire(item, record, duty, submitted, done)
@@ -195,12 +195,15 @@ class TimerSource:
     def _over(self, item: Timeout, record: Record) -> bool:
         return record.run_state.finished or record.status_entered != item.status_entered
 
-    def _put_off(self, item: Timeout) -> None:
-        waited = (self._environment.now() - (item.due_at or item.created_at)).total_seconds()
-        longest = PAUSED_TIMER_RETRY.maximum
-        delay = min(max(PAUSED_TIMER_RETRY.initial, 2 * waited), longest)
-        due_at = self._environment.now() + timedelta(seconds=delay)
-        self._environment.adapters.timeout_store.reschedule(item.id, due_at, item.attempt, RUN_PAUSED)
+    def _put_off(self, item: Timeout, record: Record) -> None:
+        """Look again after as long as the run has been paused, so at doubling times."""
+        store, now = self._environment.adapters.timeout_store, self._environment.now()
+        paused_for = (now - record.updated_at).total_seconds()
+        delay = min(max(PAUSED_TIMER_RETRY.initial, paused_for), PAUSED_TIMER_RETRY.maximum)
+        store.reschedule(item.id, now + timedelta(seconds=delay), item.attempt, RUN_PAUSED)
+        again = self._environment.adapters.record_store.lookup([item.run_id])[0]
+        if again is not None and again.run_state is not RunState.PAUSED:
+            store.reschedule(item.id, now, item.attempt, "")  # the resume was quicker, and has not seen the mark
 
     def _fire(
         self, item: Timeout, record: Record, duty: Duty, submitted: list[tuple[Timeout, Any]], done: list[str]
@@ -215,7 +218,7 @@ class TimerSource:
         if made.fault is not None:
             postpone(self._environment, item, made.fault, timer.options.retry)
             return
-        effect, reason = made.answer if isinstance(made.answer, tuple) else (None, "")
+        effect, reason = made.answer or (None, "")
         if effect is None:
             self._environment.skipped("by-the-timer", "timeout-consumer")
             done.append(item.id)

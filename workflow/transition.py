@@ -1,8 +1,8 @@
 """THE write path: how a run gets its next version.
 
-Whatever happens to a run, whoever asked for it, is one of the *effects* below. `apply` turns a record and an effect into
-the next record; `change` derives the history row and the event from that record and adds nothing of its own. There is no
-other place that makes a version, so every rule about runs is a line of this module:
+Whatever happens to a run, whoever asked for it, is one of the *effects* below. `apply` turns a record and an effect
+into the next record; `change` derives the history row and the event from that record and adds nothing of its own. There
+is no other place that makes a version, so every rule about runs is a line of this module:
 
     effect        run state     status_entered  turn   attempt   suspect  available_at
     Entered       by the graph  this version    0      0         no       now

@@ -2,15 +2,16 @@
 
     python -m docs.examples.helpdesk [LOG] [--store FILE]
 
-Each line of the log says that something was done for a ticket. The first line of a ticket starts its run at that activity, each
-further one is a callback, which moves the run on. Kill the program wherever you like and start it again with the same `--store`:
-it goes on, loses nothing and does nothing twice. Three things make that so:
+Each line of the log says that something was done for a ticket. The first line of a ticket starts its run at that
+activity, each further one is a callback, which moves the run on. Kill the program wherever you like and start it again
+with the same `--store`: it goes on, loses nothing and does nothing twice. Three things make that so:
 
 - what was read is acknowledged only when its effect is stored, so a line comes again rather than not at all;
 - the effect of a line is stored under the line's id, so that a line that comes again finds itself done;
-- the connector is `ordered`: a line that fails is tried again in its place, and no later line of its ticket overtakes it.
+- the connector is `ordered`: a line that fails is tried again in its place, and no later line of its ticket overtakes.
 
-There is no last activity: a closed ticket may be opened again. So no run completes; each stays where its last line put it.
+There is no last activity: a closed ticket may be opened again. So no run completes; each stays where its last line put
+it, and the job is done when every line is acknowledged.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import json
 import logging
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +35,8 @@ import workflow
 from workflow.files import JsonLines
 
 SAMPLE = Path(__file__).with_name("helpdesk-sample.jsonl")
-SHARDS = 4
+SHARDS = 8
+"""Tickets are split into so many parts, each fed line by line. Their commits join into one, which the disk likes."""
 
 
 class Activity(IntEnum):
@@ -62,7 +63,7 @@ class Ticket:
     opened_by: str
     """The id of the log's line that opened it."""
     seriousness: str
-    agents: list[str] = field(default_factory=lambda: [])
+    agents: list[str] = field(default_factory=list)
     """Who worked on it, in the order in which they came to it."""
 
 
@@ -91,7 +92,7 @@ def feed(api: workflow.Api[Ticket, Activity], event: workflow.ConnectorEvent) ->
         opened = Ticket(event.id, line["seriousness"], [line["resource"]])
         api.trigger(line["case"], initial_value=opened, start_at=activity_of(line))
     elif not api.callback(line["case"], ticket.status, event.payload):
-        # Another process has our shard, and moved the run since we looked. If it brought this line too, the next try sees it.
+        # Another process has taken our shard over and moved the run since we looked. The next try sees what it did.
         raise RuntimeError(f"ticket {line['case']} is not in {ticket.status.name} any more")
 
 
@@ -122,17 +123,18 @@ def serve(log: Path, store: Path) -> None:
     source = JsonLines(log, key="case", id="id", cursor=f"{store}.cursor", follow=False)
     desk = build(adapters, source)
     try:
-        before = sum(ticket.version for ticket in tickets(desk))
+        before = list(tickets(desk))
         begun = time.monotonic()
         with desk:
             while not source.caught_up("log"):
-                threading.Event().wait(0.05)
+                time.sleep(0.05)
         seconds = time.monotonic() - begun
-        runs = list(tickets(desk))
-        moved = sum(ticket.version for ticket in runs)  # a version for each line: the run's first one, or a step of it
-        print(f"{len(runs)} tickets, {moved} lines, {moved - before} of them now, in {seconds:.1f} s:", end=" ")
-        print(f"{len(runs) * (moved - before) / moved / seconds:.0f} runs/s, {(moved - before) / seconds:.0f} transitions/s")
-        for activity, number in Counter(ticket.status for ticket in runs).most_common():
+        after = list(tickets(desk))
+        started = len(after) - len(before)
+        moved = sum(ticket.version for ticket in after) - sum(ticket.version for ticket in before)  # a version a line
+        print(f"{started} tickets and {moved} lines in {seconds:.1f} s:", end=" ")
+        print(f"{started / seconds:.0f} runs/s, {moved / seconds:.0f} transitions/s; now there are")
+        for activity, number in Counter(ticket.status for ticket in after).most_common():
             print(f"{number:6} {activity.name}")
     finally:
         adapters.close()
@@ -140,7 +142,9 @@ def serve(log: Path, store: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Feed a help desk's event log into a durable workflow.")
-    parser.add_argument("log", metavar="LOG", nargs="?", type=Path, default=SAMPLE, help="JSON lines (default: a sample)")
+    parser.add_argument(
+        "log", metavar="LOG", nargs="?", type=Path, default=SAMPLE, help="JSON lines (default: a sample)"
+    )
     parser.add_argument("--store", metavar="FILE", type=Path, help="keep the store, and go on where it was")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)  # a line that cannot be brought to its ticket is told, and tried again

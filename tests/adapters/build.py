@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any, TypeVar
 
 from workflow.cancel import CancelToken
@@ -155,7 +156,7 @@ def race(functions: Sequence[Callable[[], T]]) -> list[T]:
         barrier.wait(DEADLINE)
         results[place] = function()
 
-    calls = [InThread(lambda place=i, function=f: call(place, function)) for i, f in enumerate(functions)]
+    calls = [InThread(partial(call, i, f)) for i, f in enumerate(functions)]
     for one in calls:
         error = one.join().error
         if error is not None:

@@ -298,7 +298,9 @@ ORDERED = {
         "SELECT * FROM timeout INDEXED BY timeout_due WHERE workflow = 1 AND kind = 1 AND status = 1 AND state = 0 "
         "AND due_at IS NOT NULL AND due_at <= 5 ORDER BY due_at, id"
     ),
-    "pending": "SELECT * FROM timeout INDEXED BY timeout_pending WHERE workflow = 1 AND state = 0 AND id > 3 ORDER BY id",
+    "pending": (
+        "SELECT * FROM timeout INDEXED BY timeout_pending WHERE workflow = 1 AND state = 0 AND id > 3 ORDER BY id"
+    ),
     "ended": (
         "SELECT id FROM timeout INDEXED BY timeout_ended WHERE state <> 0 AND created_at < 5 ORDER BY created_at, id"
     ),

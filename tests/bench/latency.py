@@ -37,7 +37,7 @@ def main() -> None:
     for kind in ("memory", "sqlite"):
         took = one_by_one(kind, 300)
         tenths = quantiles(took, n=100)
-        print(f"{kind:8} p50 {median(took):6.2f} ms   p99 {tenths[98]:6.2f} ms   idle {100 * idle(kind, 5):.2f}% of a core")
+        print(f"{kind:8} p50 {median(took):6.2f} ms   p99 {tenths[98]:6.2f} ms   idle {100 * idle(kind, 5):.2f}%")
 
 
 if __name__ == "__main__":

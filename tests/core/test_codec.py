@@ -10,7 +10,7 @@ from dataclasses import InitVar, dataclass, field, make_dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, NewType, Optional, Union
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, NewType, Optional, Union, cast
 from uuid import UUID
 
 import pytest
@@ -195,7 +195,7 @@ def round_trip(kind: Any, value: Any) -> Any:
         (bool, True, "true"),
         (None, None, "null"),
         (type(None), None, "null"),
-        (datetime, datetime(2024, 2, 29, 1, 2, 3, 4), '"2024-02-29T01:02:03.000004"'),
+        (datetime, datetime.fromisoformat("2024-02-29T01:02:03.000004"), '"2024-02-29T01:02:03.000004"'),
         (datetime, datetime(1, 1, 1, tzinfo=UTC_PLUS), '"0001-01-01T00:00:00+05:30:01"'),
         (date, date(2024, 2, 29), '"2024-02-29"'),
         (time, time(1, 2, 3, 4, tzinfo=timezone.utc), '"01:02:03.000004+00:00"'),
@@ -241,11 +241,11 @@ def round_trip(kind: Any, value: Any) -> Any:
         (UserId, 5, "5"),
         (Annotated[int, "some"], 5, "5"),
         (list[Annotated[Final[int], "some"]], [5], "[5]"),  # type: ignore[valid-type] # no use of Final, but harmless
-        (Optional[Optional[int]], None, "null"),
+        (Optional[Optional[int]], None, "null"),  # noqa: UP045 -- the older way to write it
         (int | str | None, "a", '"a"'),
         (int | float, 1, "1"),
         (int | float, 1.0, "1.0"),
-        (Union[bool, int, list[int], datetime], True, "true"),
+        (Union[bool, int, list[int], datetime], True, "true"),  # noqa: UP007 -- the older way to write it
         (Level | float, Level.LOW, "1"),
         (Any, {"a": [1, 2.5, None, True, {"b": "c"}]}, '{"a":[1,2.5,null,true,{"b":"c"}]}'),
         (Any | None, None, "null"),
@@ -352,7 +352,7 @@ def nested(depth: int) -> Any:
         (bool, 1, "bool", "expected bool, got int"),
         (int, Level.LOW, "int", "expected int, got Level"),
         (Level, 1, "level", "expected Level, got int"),
-        (date, datetime(2024, 1, 1), "date", "expected date, got datetime"),
+        (date, datetime(2024, 1, 1, tzinfo=timezone.utc), "date", "expected date, got datetime"),
         (bytes, bytearray(b"a"), "bytes", "expected bytes, got bytearray"),
         (Order, Sub("a"), "order", "expected Order, got Sub"),
         (Order, Order("a", [Item("a"), Item(SECRET, 1)]), "order.items[1].price", "expected Decimal, got int"),  # type: ignore[arg-type] # it is what is tested
@@ -364,7 +364,7 @@ def nested(depth: int) -> Any:
         (dict[str, list[int]], {"a": [1], "b": [1, None]}, "dict.values()[1][1]", "expected int, got NoneType"),
         (dict[int, int], {1: 1, SECRET: 1}, "dict.keys()[1]", "expected int, got str"),
         (int | str, 1.5, "value", "expected int or str, got float"),
-        (Optional[int], "a", "value", "expected int or NoneType, got str"),
+        (Optional[int], "a", "value", "expected int or NoneType, got str"),  # noqa: UP045 -- the older way to write it
         (Card | Cash, Sub("a"), "value", "expected Card or Cash, got Sub"),
         (Literal["a", 1], "b", "value", "this str makes no literal: KeyError"),
         (Literal["a", 1], True, "value", "expected str or int, got bool"),
@@ -517,7 +517,7 @@ def test_check_finds_unions_that_json_cannot_tell_apart(kind: Any) -> None:
         (dict[bool, int], "bool cannot be the key of a dict"),
         (dict[int | str, int], "cannot be the key of a dict"),
         (Literal["red", Color.RED], "two of the literals look the same in JSON"),
-        (Union[Card, make_dataclass("Card", [])], "two classes of the union have the same name"),
+        (Union[Card, make_dataclass("Card", [])], "two classes of the union have the same name"),  # noqa: UP007 -- the older way to write it
         (Sequence[int], "collections.abc.Sequence[int] is not supported"),
         (Callable[[], int], "is not supported"),
         (object, "object is not supported"),
@@ -750,8 +750,8 @@ def test_a_version_that_is_none(version: bytes) -> None:
 def test_an_upcaster_that_fails() -> None:
     with pytest.raises(CodecError, match=r"^list\[0\]: this dict makes no newer Person: KeyError$"):
         PEOPLE.decode(list[Person], b'[{"title":"ada@example.com"}]')
-    nothing: Any = lambda fields: None  # noqa: E731 # typed, so that it may be wrong
-    broken = JsonCodec(upcasters={Person: [nothing]})
+    nothing: dict[str, Any] = cast(Any, None)
+    broken = JsonCodec(upcasters={Person: [lambda _: nothing]})
     with pytest.raises(CodecError):
         broken.decode(Person, b"{}")
 

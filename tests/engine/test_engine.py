@@ -10,15 +10,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.engine.orders import Order, Status, order_builder
 
+from tests.engine.orders import Order, Status, order_builder
 from workflow import (
     Adapters,
     AwaitTimeout,
     Builder,
     IllegalRunState,
     InvalidInput,
-    Order as Direction,
     Outcome,
     ProcessState,
     Run,
@@ -29,6 +28,9 @@ from workflow import (
     Trigger,
     Workflow,
     WorkflowError,
+)
+from workflow import (
+    Order as Direction,
 )
 
 DEADLINE = 20.0

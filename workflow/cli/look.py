@@ -7,6 +7,7 @@ import json
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from itertools import islice
 
@@ -259,12 +260,10 @@ def _item_cells(console: Console, item: Timeout, now: datetime) -> Sequence[str]
 def draw(arguments: Namespace, terminal: Terminal) -> int:
     """The graph as Mermaid text: of code, its edges labelled with functions, or of a definition in the store."""
     if arguments.target:
-        adapters = memory()
-        try:
-            workflow = target.build(arguments.target, adapters)
+        make = target.find(arguments.target)
+        with closing(memory()) as nowhere:
+            workflow = make(nowhere)
             name, text = workflow.name, workflow.diagram()
-        finally:
-            adapters.close()
     else:
         with opened(arguments.store) as adapters:
             known = consoles(adapters, arguments.workflow)

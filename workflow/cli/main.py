@@ -4,7 +4,7 @@ The exit statuses:
 
     0    done
     1    it failed, or what it was to bring about did not come
-    2    it cannot be understood: usage
+    2    what was typed cannot be used
     130  stopped by Ctrl-C (143: by SIGTERM), as shells have it
     141  whoever read the output went away
 """
@@ -15,10 +15,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import WorkflowError
+from ..errors import InvalidInput, WorkflowError
 from .arguments import parser
 from .terminal import Terminal, clean
 
+FAILED = 1
+UNUSABLE = 2
 INTERRUPTED = 130
 READER_GONE = 141
 
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             raise
         print(f"{arguments.prog}: {_told(error)}", file=sys.stderr)
-        return 1
+        return UNUSABLE if isinstance(error, InvalidInput) else FAILED
     return status
 
 

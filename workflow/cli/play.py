@@ -157,9 +157,8 @@ class _Show:
                 say("          it has not ended")
         say()
         say(f"{len(runs)} runs, {changes} changes, each stored in one transaction with its event and its history row.")
-        say(
-            f"The bank was asked {bank.calls} times and charged {len(bank.receipts)} orders, once each: the keys told it."
-        )
+        asked, charged = bank.calls, len(bank.receipts)
+        say(f"The bank was asked {asked} times and charged {charged} orders, each once: its keys tell it.")
         say(f"{len(mails)} mails were sent by hooks.")
         self._next_steps(file, kept)
 

@@ -23,7 +23,7 @@ from . import target
 from .feed import Feed, Followed, count_lines
 from .stop import Stop
 from .store import opened
-from .terminal import Terminal, can_move, clean, span
+from .terminal import PROGRAM, Terminal, can_move, clean, span
 
 FIRST_WAIT = 1.0
 """Seconds that a stop takes before it tells what it waits for."""
@@ -41,8 +41,9 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     path = Path(arguments.input) if arguments.input else None
     if path is not None and not path.is_file():
         raise InvalidInput(f"there is no file {path} to read input from")
+    make = target.find(arguments.target)
     with opened(arguments.store, create=True) as adapters:
-        workflow = target.build(arguments.target, adapters)
+        workflow = make(adapters)
         with Stop(STOPPING) as stop, closing(LogLines(terminal)):
             workflow.run()
             try:
@@ -175,8 +176,10 @@ class _Feeding:
                 terminal.give(self._values(followed, record))
             if told < MOST_TOLD:
                 terminal.note(f"paused: {clean(record.foreign_id)} ({record.run_id}){self._reason(record)}")
+        if self._feed.paused:
+            terminal.note(f"somebody has to look at what is paused: {PROGRAM} resume RUN, or cancel RUN")
         parts = [f"{count} {what}" for what, count in (*tally.ended.items(), *self._unended().items()) if count]
-        earlier = f", {self._before} of them before" if self._before else ""
+        earlier = f" ({self._before} had ended before)" if self._before else ""
         terminal.note(f"{self._total} lines: {', '.join(parts) or 'none'}{earlier}")
         if self._stop.asked:
             terminal.note("stopped before the end: the same command goes on from here")

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from collections.abc import Callable
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeGuard
 
 from ..builder import Builder
 from ..engine import Workflow
 from ..errors import InvalidInput, WorkflowError
 from ..protocols import Adapters
 
+Make = Callable[[Adapters], Workflow[Any, Any]]
 
-def build(target: str, adapters: Adapters) -> Workflow[Any, Any]:
-    """The workflow that the target names, on these adapters. Raises `InvalidInput` if there is none."""
+
+def find(target: str) -> Make:
+    """What builds the workflow that the target names. Raises `InvalidInput` if there is no such thing."""
     module_name, separator, name = target.partition(":")
     if not separator or not module_name or not name:
         raise InvalidInput(f"{target!r} names no workflow: write MODULE:WORKFLOW, as in shop:orders")
@@ -29,13 +32,26 @@ def build(target: str, adapters: Adapters) -> Workflow[Any, Any]:
         if not hasattr(found, part):
             raise InvalidInput(f"{module_name} has no {name}{_candidates(found)}")
         found = getattr(found, part)
-    make: Any = cast("Any", found).build if isinstance(found, Builder) else found
-    if not callable(make):
+    if _is_builder(found):
+        return found.build
+    if not callable(found):
         raise InvalidInput(f"{target} is a {type(found).__name__}, not a Builder or a callable that takes adapters")
-    made: Any = make(adapters)
-    if not isinstance(made, Workflow):
-        raise InvalidInput(f"{target} returned a {type(made).__name__}, not a built Workflow")
-    return cast("Workflow[Any, Any]", made)
+
+    def make(adapters: Adapters) -> Workflow[Any, Any]:
+        made: object = found(adapters)
+        if not _is_workflow(made):
+            raise InvalidInput(f"{target} returned a {type(made).__name__}, not a built Workflow")
+        return made
+
+    return make
+
+
+def _is_builder(value: object) -> TypeGuard[Builder[Any, Any]]:
+    return isinstance(value, Builder)
+
+
+def _is_workflow(value: object) -> TypeGuard[Workflow[Any, Any]]:
+    return isinstance(value, Workflow)
 
 
 def _import(name: str) -> ModuleType:

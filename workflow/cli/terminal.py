@@ -20,7 +20,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TextIO
 
-PROGRAM = f"python -m {__name__.rpartition('.cli.')[0]}"
+PROGRAM = f"{'python' if os.name == 'nt' else 'python3'} -m {__name__.rpartition('.cli.')[0]}"
 """What to type. A vendored copy has another name."""
 COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
@@ -90,13 +90,14 @@ class Block:
     """Lines on stdout that are written over each other: a small live picture."""
 
     def __init__(self) -> None:
-        self._height = 0
+        self._shown: list[str] = []
 
-    def show(self, lines: Sequence[str]) -> None:
-        """Put these lines in the place of the ones before."""
-        up = f"\x1b[{self._height}F" if self._height else ""
-        print(up + "\x1b[J" + "\n".join(lines), flush=True)
-        self._height = len(lines)
+    def show(self, lines: list[str]) -> None:
+        """Put these lines, always as many, in the place of the ones before."""
+        if lines != self._shown:
+            up = f"\x1b[{len(self._shown)}F" if self._shown else ""
+            print(up + "\n".join(f"{line}\x1b[K" for line in lines), flush=True)
+            self._shown = lines
 
 
 def can_move(stream: TextIO) -> bool:
@@ -156,11 +157,12 @@ def indented(text: str, by: str = "  ") -> Iterator[str]:
 
 
 def span(seconds: float) -> str:
-    """A length of time, as in `0.25 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
+    """A length of time, as in `0.25 s`, `1.2 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
     for unit, name in UNITS:
         if seconds >= unit:
             return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    decimals = 0 if seconds >= 10 else 1 if seconds >= 1 else 2
+    return f"{seconds:.{decimals}f} s"
 
 
 def relative(instant: datetime, now: datetime) -> str:

@@ -34,8 +34,10 @@ PATIENCE = 2.0
 """Real seconds that a busy thread is waited for before time goes on without it."""
 PACE = 0.01
 """Real seconds between two looks at what does not tell: a thread that ends, a function that works for real."""
-GRAINS = 3000
-"""A thread that does nothing but look again and again is woken at most so often in one `advance`."""
+GRAINS, MOST_GRAINS = 1000, 3000
+"""A thread that does nothing but look again and again is woken about so often in one `advance`, and at most so often."""
+LONGEST_GRAIN = 59
+"""Seconds: looks that come each minute are spread only in jumps that would have more than `MOST_GRAINS` of them."""
 HABIT = 8
 """So many fruitless looks in a row make a habit."""
 MICROS = 1_000_000
@@ -217,7 +219,8 @@ class VirtualClock:
         """While the clock is set forward by so much, looks that became a habit are spread over it."""
         with self._lock:
             before = self._grain, self._target
-            self._grain, self._target = micros // GRAINS, self._micros + micros
+            self._grain = max(min(micros // GRAINS, LONGEST_GRAIN * MICROS), micros // MOST_GRAINS)
+            self._target = self._micros + micros
         try:
             yield
         finally:

@@ -40,8 +40,8 @@ def sqlite(
 ) -> Adapters:
     """Open the file, made now if there is none, and return its adapters. Closing them closes it.
 
-    `synchronous` is SQLite's: FULL survives a loss of power; NORMAL may lose the last changes then, never at a kill, and
-    is faster. `lease_time` is how long, in seconds, a process that died may keep its roles.
+    `synchronous` is SQLite's: FULL survives a loss of power; NORMAL may lose the last changes then, never at a kill,
+    and is faster. `lease_time` is how long, in seconds, a process that died may keep its roles.
     """
     machine = runtime if runtime is not None else runtime_with(clock)
     database = Database(path, synchronous, machine)

@@ -52,8 +52,6 @@ SET_HEAD = "INSERT INTO topic VALUES (?, ?, 0) ON CONFLICT (id) DO UPDATE SET he
 ADD_TALLY = """INSERT INTO tally VALUES (?, ?, ?, ?)
     ON CONFLICT (workflow, status, run_state) DO UPDATE SET runs = runs + excluded.runs"""
 
-UNKNOWN = Known(current=0, write_id=None, applied=None, active=None)
-
 
 @dataclass
 class Draft:
@@ -62,7 +60,7 @@ class Draft:
     change: Change
     problem: Rejected | None = None
     findable: bool = True
-    """Whether its keys are such that the file may know them."""
+    """Whether the file may know its keys, so that another refusal comes first."""
     workflow: int = 0
     topic: int = 0
     state: tuple[int, int] = (0, 0)
@@ -85,6 +83,8 @@ class KnownRun:
     version: int
     run_state: int
     status: int
+    created_at: int = 0
+    """Of a new run."""
     stored_state: int = 0
     """The run state in the file, 0 if the run is new."""
     latest: Draft | None = None
@@ -132,11 +132,11 @@ def draft(change: Change, database: Database) -> Draft:
 
 
 def _findable(change: Change) -> bool:
+    record, transition = change.record, change.transition
     try:
-        check_texts(
-            (change.record.workflow_name, change.record.foreign_id, change.record.run_id, change.transition.cause)
-        )
-        integers(change.record.version)
+        check_texts((record.workflow_name, record.foreign_id, record.run_id, transition.cause, transition.write_id))
+        check_run_state(record.run_state)
+        integers(record.version)
     except UNSTORABLE:
         return False
     return True
@@ -238,8 +238,10 @@ class Batch:
     # --- decide ----------------------------------------------------------------------------------------------------
 
     def _decide(self, one: Draft) -> Refusal | None:
+        if one.problem is not None and not one.findable:
+            return one.problem
         run = self._runs.get(one.change.record.run_id)
-        verdict = judge(one.change, self._known(one, run) if one.findable else UNKNOWN)
+        verdict = judge(one.change, self._known(one, run))
         if verdict is Verdict.DONE:
             return None
         if isinstance(verdict, Refusal):
@@ -260,8 +262,8 @@ class Batch:
         active = self._active_run(workflow, foreign_id) if record.run_state in ACTIVE else None
         return Known(current, write_id, applied, active)
 
-    # What was not loaded before is loaded now: where changes of one run name different workflows or foreign ids, of which
-    # those of version 1 count.
+    # What was not loaded before is loaded now: where changes of one run name different workflows or foreign ids, of
+    # which those of version 1 count.
 
     def _applied_to(self, workflow: int, cause: str) -> str | None:
         if (workflow, cause) not in self._applied:
@@ -285,7 +287,7 @@ class Batch:
         record, (status, run_state) = one.change.record, one.state
         if run is None:
             self._last_run += 1
-            run = KnownRun(self._last_run, one.workflow, record.foreign_id, 0, run_state, status)
+            run = KnownRun(self._last_run, one.workflow, record.foreign_id, 0, run_state, status, one.created_at)
             self._runs[record.run_id] = run
         else:
             self._tally[run.workflow, run.status, run.run_state] -= 1
@@ -350,7 +352,7 @@ class Batch:
                 continue
             if run.stored_state == 0:
                 new.append(
-                    (*one.record_row, run.run_state, run.id, run_id, run.workflow, run.foreign_id, one.created_at)
+                    (*one.record_row, run.run_state, run.id, run_id, run.workflow, run.foreign_id, run.created_at)
                 )  # fmt: skip
             elif run.run_state != run.stored_state:
                 moved.append((*one.record_row, run.run_state, run.id))

@@ -4,8 +4,8 @@ A position is the topic's head + 1, given in the transaction that writes the ent
 positions become visible in their order and without gaps: whoever has read up to one has seen all below it.
 
 A receiver's name has one *layout*: its number of shards. A cursor belongs to a layout, and a new layout is a new row
-with a new id, the generation. So what is left of the old one finds no row to update, and changes nothing. A layout is as
-far as its first entry that is not acknowledged: a shard that owns no entry holds up nothing.
+with a new id, the generation. So what is left of the old one finds no row to update, and changes nothing. A layout is
+as far as its first entry that is not acknowledged: a shard that owns no entry holds up nothing.
 
 Trimming. What every layout of a topic has acknowledged is deleted, oldest first, `TRIM` entries at a time, by whoever
 saves progress when at least that much can go. So it costs little, never holds the lock for long, and leaves less than

@@ -61,8 +61,8 @@ def check_inherited(path: str) -> None:
     """Raise `Forked` if this process has inherited connections to the file that are in the way."""
     if path in _inherited:
         raise Forked(
-            f"{path} was in use when this process was forked, and cannot be opened here: fork before the parent opens it, "
-            "or start the child as a new program"
+            f"{path} was in use when this process was forked, and cannot be opened here: fork before the parent "
+            "opens it, or start the child as a new program"
         )
 
 

@@ -43,7 +43,7 @@ def rejected(what: str, error: Exception) -> Rejected:
 
 
 def micros(at: datetime) -> int:
-    """An instant as a number. Raises TypeError if it is none, ValueError if it is not in UTC, or outside 1970 to 2200."""
+    """An instant as a number. Raises ValueError if it is not in UTC, or not between 1970 and 2200."""
     if at.tzinfo is not UTC and at.utcoffset() != NO_OFFSET:
         raise ValueError(f"{at} is not in UTC")
     number = (at - EPOCH) // MICROSECOND

@@ -21,8 +21,9 @@ microseconds since 1970. What is empty for nearly every row is NULL, or one JSON
     change     counters that rise, by which other processes notice what has no version of its own
 
 A file is made or brought forward in one transaction, so that of several processes which open it at once, one does it
-and the others find it done; a kill in between leaves it as it was. `user_version` counts the migrations, `application_id`
-says that the file is ours. A file that is not, or that a newer version wrote, is refused before anything is changed.
+and the others find it done; a kill in between leaves it as it was. `user_version` counts the migrations,
+`application_id` says that the file is ours. A file that is not, or that a newer version wrote, is refused before
+anything is changed.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A change made through this database object is told at once, by the thread that committed it (`tell`, `tell_topic`).
 Changes of other processes, and of other handles in this one, are found by one thread, which lives only while somebody
-is subscribed: it asks `PRAGMA data_version`, a look into shared memory, every `SHORTEST` to `LONGEST` seconds; when that
-has moved, it reads the numbers of what is subscribed, and tells those whose number has risen.
+is subscribed: it asks `PRAGMA data_version`, a look into shared memory, every `SHORTEST` to `LONGEST` seconds; when
+that has moved, it reads the numbers of what is subscribed, and tells those whose number has risen.
 
 Every kind has such a number: a topic its head, a run its version, the outbox, the due items and the leases the counters
 in `change`. What was told is remembered, so that the thread does not tell it again.
