@@ -11,7 +11,7 @@ from enum import Enum, IntEnum
 from typing import Any, Literal
 from uuid import UUID
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workflow.codec import JsonCodec
@@ -84,6 +84,8 @@ class Box:
 
 CODEC = JsonCodec(upcasters={Mark: [lambda fields: {"at": fields.get("when"), **fields}]})
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 # Whole seconds, because Python itself reads an offset of less than one as UTC.
@@ -122,6 +124,7 @@ twigs = trees(st.none(), st.just([]))
 some_trees = trees(st.none() | twigs, st.lists(twigs, max_size=2))
 
 
+@unhurried
 @given(some_trees)
 def test_what_is_written_is_read(tree: Tree) -> None:
     data = CODEC.encode(Tree, tree)
@@ -132,6 +135,7 @@ def test_what_is_written_is_read(tree: Tree) -> None:
     assert CODEC.encode(Tree, read) == data, "equal values are equal bytes"
 
 
+@unhurried
 @given(plain)
 def test_any_is_plain_json(value: Any) -> None:
     assert CODEC.decode(Any, CODEC.encode(Any, value)) == (value, None)
@@ -143,6 +147,7 @@ new_boxes = st.builds(
 )
 
 
+@unhurried
 @given(new_boxes, st.randoms(use_true_random=False))
 def test_older_code_keeps_what_it_does_not_know(new: NewBox, random: Any) -> None:
     box, carry = CODEC.decode(Box, CODEC.encode(NewBox, new))
@@ -178,7 +183,7 @@ def places_of(node: Any) -> list[tuple[Any, Any]]:
 ODD: list[Any] = ["\ud800", float("nan"), float("inf"), 10**400, "Z", {"$type": []}, {"$version": 5}, {"": {}}]
 
 
-@settings(max_examples=200)
+@settings(unhurried, max_examples=200)
 @given(some_trees, st.data())
 def test_a_damaged_document_is_read_or_refused(tree: Tree, data: st.DataObject) -> None:
     document = json.loads(CODEC.encode(Tree, tree))
@@ -201,6 +206,7 @@ def test_a_damaged_document_is_read_or_refused(tree: Tree, data: st.DataObject) 
     assert CODEC.decode(Tree, again)[0] == value, "what was read can be written"
 
 
+@unhurried
 @given(st.binary(max_size=30) | st.text(max_size=30).map(lambda some: some.encode(errors="ignore")))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for kind in (Tree, Any, dict[Level, Mark], Leaf | Mark | None, set[tuple[int, ...]]):
@@ -213,6 +219,7 @@ anything = st.one_of(
 )
 
 
+@unhurried
 @given(anything)
 def test_any_value_is_written_or_refused(value: Any) -> None:
     for kind in (Tree, Any, str, dict[str, Any], list[float], Leaf | Mark, dict[int, float] | list[str] | None):

@@ -1,7 +1,7 @@
 """The help desk of docs/examples: every line of its log has its one effect, in order, whatever is killed meanwhile.
 
-The sample runs everywhere. The whole log is not part of the repository: WORKFLOW_HELPDESK_LOG names it, or it lies beside
-the checkout.
+The sample runs everywhere. The whole log is no part of the repository: WORKFLOW_HELPDESK_LOG names it, or it stands
+beside the checkout.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from docs.examples import helpdesk
-from docs.examples.helpdesk import Activity
 
 import workflow
+from docs.examples import helpdesk
+from docs.examples.helpdesk import Activity
 from workflow.files import JsonLines
 from workflow.protocols import counts
 from workflow.testing import eventually

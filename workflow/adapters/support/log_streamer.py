@@ -75,7 +75,8 @@ class LogReceiver:
         self._buffer: deque[LogEntry] = deque()
         self._looked = cursor.acked
         self._handed_out = cursor.acked
-        self._progress = (cursor.acked, cursor.handed_out)  # acked and mark, as the log has them or is about to
+        self._stored = (cursor.acked, cursor.handed_out)  # acked and mark, as the log has them
+        self._progress = self._stored  # the same, as it is to have them
 
         self._news: Signal = clock.signal()
         self._unsubscribe = self._log.subscribe_topic(cursor.topic, cursor.shard, self._news)
@@ -101,13 +102,12 @@ class LogReceiver:
         """Store that all up to this position is done with. Works after `close` too: the work was done, after all."""
         with self._lock:
             acked, mark = self._progress
-            if position <= acked:
-                return
-            if position == self._handed_out and not self._buffer:
-                position = self._looked  # in between there is nothing of this shard
-            if not self._guard.closed:
-                mark = max(mark, self._handed_out + self._prefetch)
-            self._progress = (position, mark)
+            if position > acked:
+                if position == self._handed_out and not self._buffer:
+                    position = self._looked  # in between there is nothing of this shard
+                if not self._guard.closed:
+                    mark = max(mark, self._handed_out + self._prefetch)
+                self._progress = (position, mark)
         self._save()
 
     def close(self) -> None:
@@ -118,10 +118,7 @@ class LogReceiver:
         self._news.notify()  # whoever receives finds it closed
         self._streamer.forget(self)
         with self._lock:
-            before = self._progress
-            self._progress = (before[0], max(self._handed_out, self._redelivered_up_to))
-            if self._progress == before:
-                return
+            self._progress = (self._progress[0], max(self._handed_out, self._redelivered_up_to))
         try:
             self._save()
         except (Closed, Unavailable):
@@ -147,11 +144,9 @@ class LogReceiver:
             count = min(limit, len(self._buffer))
             last = self._buffer[count - 1].position
             acked, mark = self._progress
-            behind = mark < last
-            if behind:
+            if mark < last:
                 self._progress = (acked, max(self._buffer[-1].position, last + self._prefetch))
-        if behind:
-            self._save()
+        self._save()
         with self._lock:
             self._guard.check()  # whoever closed it meanwhile has taken the mark back
             taken = [self._buffer.popleft() for _ in range(count)]
@@ -160,11 +155,10 @@ class LogReceiver:
         return [LogDelivery(self, entry, entry.position <= until) for entry in taken]
 
     def _save(self) -> None:
-        """Store the progress, and again if another thread moved it meanwhile: so the last write has the newest."""
-        saved = None
-        while saved != self._progress:
-            saved = self._progress
-            self._log.save_cursor(self._cursor, *saved)
+        """Store the progress, if the log does not have it. Whoever of several threads ends last stores the newest."""
+        while (progress := self._progress) != self._stored:
+            self._log.save_cursor(self._cursor, *progress)
+            self._stored = progress
 
 
 class LogSender:

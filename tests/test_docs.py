@@ -1,0 +1,206 @@
+"""The documentation, held to the code: its Python runs, its links lead somewhere, its names exist.
+
+Each ```python block of README.md and docs/ is executed, those of one file in order and in one namespace, in a folder of
+its own. There is no way to leave one out.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import workflow
+from workflow.cli.arguments import parser
+from workflow.options import DEFAULTS, Settled
+from workflow.testing import eventually
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
+LANGUAGES = {"python", "console", "text", "mermaid", "go", ""}
+
+FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
+CODE_SPAN = re.compile(r"`([^`\n]+)`")
+DOTTED = re.compile(r"(?<![\w./-])(workflow(?:\.[A-Za-z_]\w*)+)")
+METHOD = re.compile(r"(?<![\w.])(?P<owner>wf|api|run|b)\.(?P<name>[a-z_]\w*)")
+OWNERS: dict[str, type] = {
+    "wf": workflow.Workflow,
+    "api": workflow.Api,
+    "b": workflow.Builder,
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block."""
+
+    info: str
+    text: str
+    line: int
+    """The line of the file on which its text begins."""
+
+
+def blocks(path: Path) -> list[Block]:
+    text = path.read_text(encoding="utf-8")
+    return [
+        Block(match["info"].strip(), match["text"], text.count("\n", 0, match.start("text")) + 1)
+        for match in FENCE.finditer(text)
+    ]
+
+
+def prose(path: Path) -> str:
+    """The file without its fenced blocks."""
+    return FENCE.sub("", path.read_text(encoding="utf-8"))
+
+
+# --- code -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if any(b.info == "python" for b in blocks(ROOT / name))])
+def test_its_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = ModuleType("documentation")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # annotations are resolved there
+    before = set(threading.enumerate())
+    try:
+        for block in blocks(ROOT / name):
+            if block.info == "python":
+                source = "\n" * (block.line - 1) + block.text  # so that a traceback has the file's own lines
+                exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
+    finally:
+        for value in list(vars(module).values()):
+            if isinstance(value, workflow.Workflow):
+                value.adapters.close()
+    eventually(lambda: set(threading.enumerate()) <= before, message="a thread is left")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_blocks_say_what_they_are(name: str) -> None:
+    """A block that does not run cannot pass for Python."""
+    assert {block.info for block in blocks(ROOT / name)} <= LANGUAGES
+
+
+def commands(name: str) -> Iterator[list[str]]:
+    """What follows `python -m workflow` on each line of a console block."""
+    for block in blocks(ROOT / name):
+        if block.info == "console":
+            for line in block.text.splitlines():
+                match = re.match(r"\$ python3? -m workflow (.+)", line)
+                if match:
+                    yield re.findall(r'"[^"]*"|\S+', match[1].split("  #")[0])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if list(commands(name))])
+def test_its_commands_exist(name: str) -> None:
+    for arguments in commands(name):
+        parser().parse_args(arguments)  # which exits if it does not know them
+
+
+# --- links ----------------------------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a file's headings, as they are made on the web."""
+    headings = re.findall(r"^#+ +(.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_links_lead_somewhere(name: str) -> None:
+    path = ROOT / name
+    for target in (match["target"] for match in LINK.finditer(prose(path))):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), f"{name} links to {target}, which does not exist"
+        assert linked.is_relative_to(ROOT), f"{name} links to {target}, outside of the repository"
+        assert not anchor or anchor in anchors(linked), f"{name} links to {target}, which is no heading there"
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    reached, frontier = set[Path](), [ROOT / "README.md"]
+    while frontier:
+        path = frontier.pop()
+        if path in reached or path.suffix != ".md":
+            continue
+        reached.add(path)
+        targets = [match["target"].partition("#")[0] for match in LINK.finditer(prose(path))]
+        frontier.extend((path.parent / target).resolve() for target in targets if target and "://" not in target)
+    assert reached >= set(FILES)
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def exists(dotted: str) -> bool:
+    """Whether `workflow.some.name` is there: as a module, or as what a module exports."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        rest = parts[length:]
+        if length == 1 and rest and rest[0] not in workflow.__all__:
+            return False
+        for part in rest:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+NOT_OURS = {
+    "workflow.adapters": "an entry-point group",
+    "workflow.md": "a file",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_names_what_the_package_exports(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    code = [*CODE_SPAN.findall(prose(ROOT / name)), *(block.text for block in blocks(ROOT / name))]
+    wanted = {match for piece in code for match in DOTTED.findall(piece)} - set(NOT_OURS)
+    unknown = sorted(dotted for dotted in wanted if not exists(dotted))
+    assert not unknown, f"{name} names {', '.join(unknown)}"
+    imported = [
+        alias.name
+        for block in blocks(ROOT / name)
+        if block.info == "python"
+        for node in ast.walk(ast.parse(block.text))
+        if isinstance(node, ast.ImportFrom) and node.module == "workflow"
+        for alias in node.names
+    ]
+    assert set(imported) <= set(workflow.__all__), text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_names_methods_that_exist(name: str) -> None:
+    spans = [*CODE_SPAN.findall(prose(ROOT / name))]
+    found = {(match["owner"], match["name"]) for span in spans for match in METHOD.finditer(span)}
+    fields_of_run = {field.name for field in fields(workflow.Run)} | set(dir(workflow.Run))
+    unknown = [
+        f"{owner}.{method}"
+        for owner, method in sorted(found)
+        if method not in (fields_of_run if owner == "run" else set(dir(OWNERS[owner])))
+    ]
+    assert not unknown, f"{name} names {', '.join(unknown)}"
+
+
+# --- configuration --------------------------------------------------------------------------------------------------
+
+
+def options_of_steps() -> dict[str, object]:
+    return {field.name: getattr(DEFAULTS, field.name) for field in fields(Settled)}
