@@ -106,7 +106,7 @@ def test_a_suspect_version_has_counted_its_try_already() -> None:
 
 
 STATES = {state: evolve(BEFORE, run_state=state) for state in RunState}
-ON_RUNNING = [
+ON_RUNNING: list[Effect] = [
     Entered(3, b""),
     Repeated(b"", SOON),
     Failed(FAULT, SOON),

@@ -23,7 +23,7 @@ class Status(IntEnum):
 
 @dataclass
 class Parcel:
-    told: list[str] = field(default_factory=lambda: [])
+    told: list[str] = field(default_factory=list)
 
 
 def parcels(adapters: Adapters, *, buffer: bool = False) -> Workflow[Parcel, Status]:

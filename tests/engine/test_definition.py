@@ -9,9 +9,9 @@ from enum import IntEnum
 from typing import Any, Literal, cast
 
 import pytest
-from tests.engine.orders import Order, Status, order_builder
 
 import workflow
+from tests.engine.orders import Order, Status, order_builder
 from workflow import Builder, DefinitionError, InvalidInput, Outcome, Run, RunView
 from workflow.definition import Problems, destinations_of
 
@@ -142,7 +142,7 @@ class TestBuild:
         builder = order_builder()
         with pytest.raises(DefinitionError, match="takes a set of adapters"):
             builder.build(cast("Any", "memory"))
-        with pytest.raises(DefinitionError, match="record_store .* lacks"):
+        with pytest.raises(DefinitionError, match=r"record_store .* lacks"):
             builder.build(workflow.memory().replace(record_store=object()))
 
     def test_a_decorator_without_parentheses_is_told(self) -> None:
