@@ -25,6 +25,7 @@ from .codec import JsonCodec
 from .connector import Api
 from .cron import Cron
 from .engine import Workflow
+from .environ import adapters_from_env
 from .errors import (
     AlreadyApplied,
     AwaitTimeout,
@@ -104,6 +105,7 @@ __all__ = [
     "Workflow",
     "WorkflowError",
     "__version__",
+    "adapters_from_env",
     "memory",
     "sqlite",
 ]

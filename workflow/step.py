@@ -128,7 +128,7 @@ class StepHandler:
 
     def alone(self, delivery: Delivery, record: Record) -> bool:
         """A suspect version runs with nothing else in hand."""
-        return record.suspect and not delivery.redelivered and record.version == delivery.event.version
+        return record.suspect and record.version == delivery.event.version
 
     def handle(self, delivery: Delivery, record: Record, duty: Duty) -> Change | None:
         if record.version > delivery.event.version:

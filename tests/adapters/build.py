@@ -137,13 +137,12 @@ class InThread:
         except BaseException as error:
             self.error = error
 
-    @property
     def ended(self) -> bool:
         return not self._thread.is_alive()
 
     def join(self) -> InThread:
         self._thread.join(DEADLINE)
-        assert self.ended, "the call did not return"
+        assert self.ended(), "the call did not return"
         return self
 
 

@@ -186,12 +186,12 @@ def test_timeouts(streamer: EventStreamer) -> None:
 
 def test_a_send_wakes_a_blocked_recv(backend: Backend) -> None:
     """ES-12; another handle's send too, if later."""
-    for sender in (backend.open(), backend.opened[0]):
-        receiver = backend.opened[0].event_streamer.new_receiver("topic", "consumer")
+    one, two = backend.open().event_streamer, backend.open().event_streamer
+    receiver = one.new_receiver("topic", "consumer")
+    for sender in (one, two):
         waiting = InThread(partial(wait_for, receiver))
-        send(sender.event_streamer, "a")
+        send(sender, "a")
         assert waiting.join().result == ["a"]
-        receiver.close()
 
 
 @pytest.mark.parametrize("there", [0, 3])

@@ -92,7 +92,7 @@ def test_any_start_comes_to_fair_shares() -> None:
 
 def test_everybody_makes_the_same_plan() -> None:
     roles = [f"r{i}" for i in range(12)]
-    held = {role: "a" for role in roles}
+    held = dict.fromkeys(roles, "a")
     wants = {"a": set[str](), "b": set(roles), "c": set(roles)}
     backwards = {member: wants[member] for member in reversed(wants)}
     assert shares(held, wants).moves() == shares(dict(reversed(held.items())), backwards).moves()

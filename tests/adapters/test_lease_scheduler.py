@@ -109,9 +109,8 @@ class Waiting:
         self.cancel = CancelToken()
         self._call = InThread(lambda: scheduler.await_role(role, self.cancel))
 
-    @property
     def ended(self) -> bool:
-        return self._call.ended
+        return self._call.ended()
 
     @property
     def error(self) -> BaseException | None:
@@ -139,10 +138,10 @@ def test_a_silent_member_loses_its_roles_after_one_lease_time(members: Members) 
     members.advance(3)
     waiting = Waiting(two)
     members.advance(1)
-    assert not waiting.ended
+    assert not waiting.ended()
     stopped = store.stopped = members.clock.signal()
     members.advance(0.75)
-    assert not waiting.ended
+    assert not waiting.ended()
     members.advance(0.5)
     assert waiting.lease.epoch > lease.epoch
     store.stopped = None
@@ -163,7 +162,7 @@ def test_many_roles_of_a_dead_member_are_shared(members: Members) -> None:
     two, three = members.open("two")[0], members.open("three")[0]
     waiting = {two: [Waiting(two, role) for role in roles], three: [Waiting(three, role) for role in roles]}
     members.advance(1.3)
-    assert [sum(wait.ended for wait in waits) for waits in waiting.values()] == [3, 3]
+    assert [sum(wait.ended() for wait in waits) for waits in waiting.values()] == [3, 3]
 
 
 def test_a_dead_candidate_holds_up_a_free_role_for_a_moment_only(members: Members) -> None:
@@ -177,9 +176,9 @@ def test_a_dead_candidate_holds_up_a_free_role_for_a_moment_only(members: Member
     lease.release()
     waiting = Waiting(one)
     members.clock.settle()
-    assert not waiting.ended
+    assert not waiting.ended()
     members.advance(0.7)
-    assert waiting.ended
+    assert waiting.ended()
 
 
 def test_members_that_are_long_gone_are_removed(members: Members) -> None:
@@ -204,9 +203,9 @@ def test_in_an_outage_all_is_given_up_before_the_lease_time_is_over(members: Mem
     lease = granted(one)
     store.down, store.error = True, error
     members.advance(0.5)
-    assert not lease.lost.cancelled
+    assert lease.lost.reason == ""
     members.advance(0.45)
-    assert lease.lost.cancelled
+    assert "failed" in lease.lost.reason
     lease.release()
     waiting = Waiting(one)
     store.down = False
@@ -225,7 +224,7 @@ def test_a_short_outage_costs_nothing(members: Members) -> None:
         store.down = False
         members.advance(0.25)
     assert not lease.lost.cancelled
-    assert not waiting.ended
+    assert not waiting.ended()
 
 
 @pytest.mark.parametrize(
@@ -237,7 +236,7 @@ def test_waiters_are_told_of_an_outage(members: Members, error: Exception, raise
     store.down, store.error = True, error
     waiting = Waiting(one)
     members.advance(0.5)
-    assert not waiting.ended
+    assert not waiting.ended()
     members.advance(0.6)
     assert isinstance(waiting.error, raised)
     store.down = False
@@ -264,10 +263,10 @@ def test_a_release_that_fails_is_made_up_for(members: Members) -> None:
     store.down = True
     lease.release()
     members.clock.settle()
-    assert not waiting.ended
+    assert not waiting.ended()
     store.down = False
     members.advance(0.3)
-    assert waiting.ended
+    assert waiting.ended()
 
 
 def test_a_store_that_tells_of_nothing_is_looked_at(members: Members) -> None:
@@ -279,7 +278,7 @@ def test_a_store_that_tells_of_nothing_is_looked_at(members: Members) -> None:
     members.advance(1)
     lease.release()
     members.advance(0.3)
-    assert waiting.ended
+    assert waiting.ended()
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
@@ -298,7 +297,7 @@ def test_a_jump_of_a_waiters_clock_takes_nothing(members: Members) -> None:
     for _ in range(20):
         members.advance(0.1)
         skewed.ahead += 48 * 3600
-    assert not waiting.ended
+    assert not waiting.ended()
     assert not lease.lost.cancelled
 
 
@@ -309,10 +308,10 @@ def test_a_jump_of_all_clocks_takes_nothing(members: Members) -> None:
     waiting = Waiting(two)
     members.clock.advance(48 * 3600)
     assert not lease.lost.cancelled
-    assert not waiting.ended
+    assert not waiting.ended()
     lease.release()
     members.clock.settle()
-    assert waiting.ended
+    assert waiting.ended()
 
 
 # --- cost ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ class Shop:
     ids: dict[str, str]
 
 
+def _is_paused(workflow: Workflow[Order, Status], run_id: str) -> bool:
+    return workflow.get(run_id).run_state is RunState.PAUSED
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Shop]:
     """Of four orders one is done, one waits for its arrival, one was paused by its step, one by the engine."""
@@ -35,7 +40,7 @@ def served(tmp_path: Path) -> Iterator[Shop]:
             workflow.await_status("done", ids["done"], Status.DONE, timeout=DEADLINE)
             workflow.await_status("sent", ids["sent"], Status.SENT, timeout=DEADLINE)
             for name in ("asks", "fails"):
-                wait_until(lambda name=name: workflow.get(ids[name]).run_state is RunState.PAUSED, f"{name} is paused")
+                wait_until(partial(_is_paused, workflow, ids[name]), f"{name} is paused")
             wait_until(lambda: bool(workflow.items(ids["sent"]).items), "the timer")
         yield Shop(f"sqlite:///{file}", workflow, ids)
     finally:

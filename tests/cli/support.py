@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +70,7 @@ class Cli:
 
 def environment(**more: str) -> dict[str, str]:
     """A child's environment: no store named, no colours asked for, this checkout on the path."""
-    kept = {
-        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR")
-    }
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | more
 
 
@@ -83,19 +81,17 @@ class Child:
         folder.mkdir(exist_ok=True)
         self._out, self._err = folder / "out", folder / "err"
         self._terminal: int | None = None
+        command = [sys.executable, "-m", "workflow", *arguments]
         with self._out.open("wb") as out, self._err.open("wb") as err:
+            ends: tuple[Any, Any] = (out, err)
             if tty:
                 self._terminal, theirs = pty.openpty()
+                ends = (theirs, theirs)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "workflow", *arguments],
-                cwd=folder,
-                env=env or environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=theirs if tty else out,
-                stderr=theirs if tty else err,
+                command, cwd=folder, env=env or environment(), stdin=subprocess.DEVNULL, stdout=ends[0], stderr=ends[1]
             )
             if tty:
-                os.close(theirs)
+                os.close(ends[0])
                 threading.Thread(target=self._copy, daemon=True).start()
 
     def _copy(self) -> None:
@@ -144,7 +140,9 @@ class Child:
 
 
 @contextmanager
-def child(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, tty: bool = False) -> Iterator[Child]:
+def child(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, tty: bool = False
+) -> Generator[Child, None, None]:
     """A child that is gone at the end of the block."""
     made = Child(folder, *arguments, env=env, tty=tty)
     try:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def test_a_killed_command_goes_on_and_doubles_nothing(store: Store) -> None:
     kills = 0
     for share in (0.1, 0.5):
         with child(store.folder / f"child-{share}", *store.run("--input", path)) as process:
-            wait_until(lambda share=share: done(store) > share * len(names) or ended(process), "some runs")
+            wait_until(partial(reached, store, process, share * len(names)), "some runs")
             kills += not ended(process)
             process.kill()
     assert kills, "the machine was too fast for this test"
@@ -222,6 +223,10 @@ def test_a_killed_command_goes_on_and_doubles_nothing(store: Store) -> None:
     # A run that was in hand at the kill is marked as suspect first: one more version in the same status.
     assert {tuple(dict.fromkeys(went)) for went in found.values()} == {tuple(DONE)}
     assert all(went.count("PAID") <= 3 and went.count("DONE") == 1 for went in found.values())
+
+
+def reached(store: Store, process: Child, count: float) -> bool:
+    return ended(process) or done(store) > count
 
 
 def done(store: Store) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_triggering_and_waiting_need_no_processes_of_their_own(site: Site) -> No
     assert_done_once(site.jobs(), run_ids)
 
 
-def _all_at_once(workers: list[Worker]) -> list[list[list[str | None]]]:
+def _all_at_once(workers: list[Worker]) -> list[Any]:
     """Let them go when all are ready; what each tells at the end."""
     for worker in workers:
         assert worker.hear() == "ready"

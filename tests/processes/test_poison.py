@@ -9,7 +9,7 @@ from tests.processes.jobs import Job, Stage, assert_done_once
 from tests.processes.support import Site, Worker, wait_for
 from workflow import RunState, Trigger
 
-TRIES = 4
+TRIES = 3
 INNOCENT = 40
 
 
@@ -35,7 +35,7 @@ def test_a_run_that_kills_its_process_is_paused_at_last_and_no_other_is(site: Si
     wf = site.jobs()
     poison = site.folder / "poison"
     poison.touch()
-    jobs = [Trigger(f"innocent-{number}", Job()) for number in range(INNOCENT)]
+    jobs: list[Trigger[Job, Stage]] = [Trigger(f"innocent-{number}", Job()) for number in range(INNOCENT)]
     jobs.insert(INNOCENT // 4, Trigger("poisoned", Job(poison=str(poison))))
     run_ids = [answer for answer in wf.trigger_many(jobs) if isinstance(answer, str)]
     poisoned = run_ids.pop(INNOCENT // 4)
@@ -56,7 +56,9 @@ def test_a_run_that_kills_its_process_is_paused_at_last_and_no_other_is(site: Si
 
     wait_for(lambda: all(wf.get(run_id).run_state.finished for run_id in run_ids), "the end of the others")
     assert_done_once(wf, run_ids)
-    assert max(row.attempt for run_id in run_ids for row in wf.history(run_id)) <= 1
+    # A suspect that another reader had in hand may be blamed too, but no death blames more than one.
+    blamed = [row for run_id in run_ids for row in wf.history(run_id) if row.attempt > 1]
+    assert len(blamed) <= deaths
 
     poison.unlink()
     wf.resume(poisoned, by="ann", reason="cured")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 
 from tests.processes.jobs import Job, assert_done_at_least_once, assert_done_once, role_count
@@ -32,7 +31,7 @@ def wait_for_shares(workers: Sequence[Worker], seconds: float = DEADLINE) -> Non
     """Wait until they hold all roles, and none holds two more than another."""
 
     def shared() -> bool:
-        counts = [worker.ask("held") for worker in workers]
+        counts: list[int] = [worker.ask("held") for worker in workers]
         return sum(counts) == ROLES and max(counts) - min(counts) <= 1
 
     wait_for(shared, f"a fair share of {ROLES} roles for each of {len(workers)}", seconds)
@@ -122,11 +121,9 @@ def test_who_stops_hands_over_and_who_joins_gets_a_share_at_once(site: Site) -> 
     run_ids = some_jobs(site, 100, "before", Job(pace=0.005))
     third = site.serve(lease_time=ENDLESS, shards=SHARDS)
     wait_for_shares([first, second, third])
-    begun = time.monotonic()
     first.stop()
     wait_for_shares([second, third], BOUND + SLACK)
     second.stop()
     wait_for(lambda: third.ask("held") == ROLES, "all roles with the last one")
-    assert time.monotonic() - begun < DEADLINE
     assert_all_is_well(site, run_ids)
     third.stop()

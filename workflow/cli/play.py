@@ -107,6 +107,7 @@ class _Show:
         for run, each in sorted(news, key=lambda pair: pair[1].row.at):
             self._told[run.run_id] = each.row.version
             self._tell(run, each)
+        self._terminal.flush()
 
     def _tell(self, run: View, each: Happening) -> None:
         if self._terminal.as_json:

@@ -128,6 +128,7 @@ class _Feeding:
                 self._before += 1
             if self._terminal.as_json:
                 self._terminal.give(self._values(followed, record))
+        self._terminal.flush()
         self._show_progress()
         return bool(self._feed.running) if idle else bool(ended)
 

@@ -46,7 +46,11 @@ class Terminal:
 
     def give(self, values: Mapping[str, object]) -> None:
         """A line of the answer, for programs."""
-        print(json.dumps(values), flush=True)
+        print(json.dumps(values))
+
+    def flush(self) -> None:
+        """Let whoever watches see what was said and given: not every line of a long listing needs that."""
+        sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """A line that is no part of the answer."""

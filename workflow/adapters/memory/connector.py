@@ -17,7 +17,7 @@ from ...run_state import RunState
 from ..support.log_streamer import LogStreamer
 from ..support.serial import connector_event_from_json, connector_event_to_json
 from .event_log import MemoryEventLog
-from .storable import check_bytes
+from .storable import Unstorable, check_bytes, rejected
 from .storage import MemoryStorage
 
 TOPIC = "connector"
@@ -66,7 +66,11 @@ class MemoryConnector:
 
     def put(self, events: Sequence[ConnectorEvent]) -> None:
         """Add these events. One that is put twice comes twice, with the same id."""
-        self._sender.send([_packed(event) for event in events])
+        try:
+            packed = [_packed(event) for event in events]
+        except Unstorable as error:
+            raise rejected("an event from outside", error) from error
+        self._sender.send(packed)
 
     def publish(
         self, key: str, payload: bytes, *, id: str = "", headers: Mapping[str, str] = NO_HEADERS
