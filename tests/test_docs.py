@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import workflow
+from workflow import environ, options
 from workflow.cli.arguments import parser
+from workflow.files import JsonLines
 from workflow.options import DEFAULTS, Settled
 from workflow.testing import eventually
 
@@ -201,6 +205,73 @@ def test_it_names_methods_that_exist(name: str) -> None:
 
 # --- configuration --------------------------------------------------------------------------------------------------
 
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+REQUIRED = "required"
 
-def options_of_steps() -> dict[str, object]:
-    return {field.name: getattr(DEFAULTS, field.name) for field in fields(Settled)}
+SIGNATURES: dict[str, Callable[..., object]] = {
+    "`workflow.Builder`": workflow.Builder,
+    "`workflow.Retry`": workflow.Retry,
+    "`workflow.Breaker`": workflow.Breaker,
+    "`workflow.PauseRetry`": workflow.PauseRetry,
+    "`Builder.build`": workflow.Builder.build,
+    "`workflow.sqlite`": workflow.sqlite,
+    "`workflow.memory`": workflow.memory,
+    "`workflow.files.JsonLines`": JsonLines,
+    "`Workflow.stop`": workflow.Workflow.stop,
+}
+
+
+def section(heading: str) -> list[list[str]]:
+    """The rows of all tables in a section of the configuration's page, each as its cells."""
+    text = CONFIGURATION.read_text(encoding="utf-8")
+    assert f"\n## {heading}\n" in text, f"there is no section {heading}"
+    body = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines() if line[:3] == "| `"]
+
+
+def documented(heading: str) -> dict[str, object]:
+    """The first two cells of each row: a name, and its value."""
+    names = {"workflow": workflow, "timedelta": timedelta}
+    return {
+        row[0].strip("`"): REQUIRED if row[1] == REQUIRED else eval(row[1].strip("`"), names)
+        for row in section(heading)
+        if not row[0].startswith("`Builder.")
+    }
+
+
+def parameters(function: Callable[..., object]) -> dict[str, object]:
+    found = inspect.signature(function).parameters.values()
+    return {
+        each.name: REQUIRED if each.default is inspect.Parameter.empty else each.default
+        for each in found
+        if each.name != "self"
+    }
+
+
+@pytest.mark.parametrize("heading", SIGNATURES)
+def test_defaults_are_as_documented(heading: str) -> None:
+    assert documented(heading) == parameters(SIGNATURES[heading])
+
+
+def test_options_are_as_documented() -> None:
+    assert documented("Options of functions") == {own.name: getattr(DEFAULTS, own.name) for own in fields(Settled)}
+    assert set(documented("Options of functions")) == set(parameters(workflow.Builder.defaults))
+
+
+def test_arguments_of_decorators_are_as_documented() -> None:
+    told = {row[0].strip("`"): row[1].replace("`", "").split() for row in section("Options of functions")}
+    decorators = {name.removeprefix("Builder."): names for name, names in told.items() if name.startswith("Builder.")}
+    public = {name for name in vars(workflow.Builder) if not name.startswith("_")} - {"build", "defaults"}
+    assert set(decorators) == public
+    for name, names in decorators.items():
+        assert names == list(parameters(getattr(workflow.Builder, name))), name
+
+
+def test_bounds_are_as_documented() -> None:
+    bounds = {name: value for name, value in vars(options).items() if name.isupper() and name != "DEFAULTS"}
+    assert documented("Bounds that are fixed") == bounds
+
+
+def test_variables_are_as_documented() -> None:
+    told = {row[0].strip("`") for row in section("Environment")}
+    assert told == set(re.findall(r"^ +([A-Z_]{6,})  ", environ.__doc__ or "", re.MULTILINE))

@@ -232,12 +232,17 @@ class Callbacks:
                 self._put_by(item, record)
 
 
-def postpone(environment: Environment[Any, Any], item: Timeout, fault: Fault, retry: Retry) -> None:
-    """Put off an item that failed, by its backoff; hold it after the last attempt."""
+def postpone(
+    environment: Environment[Any, Any], item: Timeout, fault: Fault, retry: Retry, *, before: int = 0
+) -> None:
+    """Put off an item that failed, by its backoff; hold it after the last attempt.
+
+    `before` is how many attempts had failed already when the item was made.
+    """
     tried = item.attempt + 1
     due_at: datetime | None = None
-    if tried < retry.max_attempts:
-        due_at = environment.now() + retry.delay(tried, environment.runtime.random)
+    if before + tried < retry.max_attempts:
+        due_at = environment.now() + retry.delay(before + tried, environment.runtime.random)
     environment.metrics.count("workflow_errors_total", workflow=environment.workflow_name, kind=fault.type)
     environment.logger.log(
         logging.WARNING,

@@ -447,4 +447,4 @@ def _is_record(kind: Any) -> bool:
 
 
 def _name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
+    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else repr(kind)

@@ -58,7 +58,7 @@ class Parking:
             name=name,
             run_id=run_id,
             payload=payload,
-            due_at=now + retry.delay(1, environment.runtime.random),
+            due_at=now + retry.delay(1, environment.runtime.random) if retry.max_attempts > 1 else None,
             created_at=now,
             error_type=fault.type,
             region=environment.region,
@@ -76,7 +76,7 @@ class Parking:
         if fault is None:
             store.finish([item.id], TimeoutState.COMPLETED)
         else:
-            postpone(self._environment, item, fault, redo.retry)
+            postpone(self._environment, item, fault, redo.retry, before=1)
 
 
 class ParkedSource:

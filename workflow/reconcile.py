@@ -15,6 +15,7 @@ from typing import Any
 
 from .consume import Duty
 from .environment import Environment
+from .errors import WorkflowError
 from .options import SWEEP_INTERVAL
 from .parked import KIND as PARKED
 from .poll import SWEEP_PAGE, Sweeper
@@ -61,17 +62,19 @@ class Reconciler:
         if now < due:
             return
         event = event_of(record)
-        sender = self._environment.adapters.event_streamer.new_sender(event.topic)
+        told = {"run_id": record.run_id, "status": record.status, "version": record.version}
+        environment = self._environment
+        sender = environment.adapters.event_streamer.new_sender(event.topic)
         try:
             sender.send([event])
+        except WorkflowError as error:  # this one keeps no other from its event: it is tried again by the next sweep
+            environment.logger.log(logging.WARNING, "event not emitted again", error=type(error).__name__, **told)
+            return
         finally:
             sender.close()
         self._known[version] = (now + interval, 2 * interval)
-        environment = self._environment
         environment.metrics.count("workflow_reconciled_total", workflow=environment.workflow_name)
-        environment.logger.log(
-            logging.WARNING, "event emitted again", run_id=record.run_id, status=record.status, version=record.version
-        )
+        environment.logger.log(logging.WARNING, "event emitted again", **told)
 
     def _finish(self, now: datetime, duty: Duty) -> None:
         """Forget versions that moved on; report what stands in statuses that the definition does not have."""

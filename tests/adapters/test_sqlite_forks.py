@@ -16,6 +16,7 @@ import pytest
 
 from tests.adapters.sqlite_support import DEADLINE, WORKFLOW, bound, change, log_of
 from workflow.adapters.sqlite import forks, sqlite
+from workflow.adapters.sqlite.database import Database
 from workflow.clock import SYSTEM, Signal, SystemClock
 from workflow.errors import Forked
 from workflow.event import WHOLE
@@ -48,7 +49,7 @@ def succeeded(child: int) -> bool:
 
 
 def test_what_was_opened_before_a_fork_raises_in_the_child(tmp_path: Path) -> None:
-    adapters = bound(tmp_path / "a.db")
+    adapters, database = bound(tmp_path / "a.db"), Database(tmp_path / "a.db")
     adapters.record_store.store([change("before")])
 
     def child() -> None:
@@ -61,12 +62,15 @@ def test_what_was_opened_before_a_fork_raises_in_the_child(tmp_path: Path) -> No
         ):
             with pytest.raises(Forked, match="open a new one in the child"):
                 call()
+        with pytest.raises(Forked, match="open a new one in the child"):
+            database.find("orders")
         adapters.close()
         gc.collect()
 
     assert succeeded(in_child(child))
     assert adapters.record_store.store([change("after")]) == [None]
     adapters.close()
+    database.close()
     again = sqlite(tmp_path / "a.db")
     assert [record.run_id for record in again.record_store.list(WORKFLOW).items] == ["before", "after"]
     again.close()

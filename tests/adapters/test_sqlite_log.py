@@ -247,6 +247,16 @@ def test_leases_tell_of_freed_roles_and_wants_alone(leases: tuple[SqliteLeaseSto
         stop()
 
 
+def test_a_failed_transaction_is_undone(leases: tuple[SqliteLeaseStore, SqliteLeaseStore]) -> None:
+    store, other = leases
+    store.beat("a", [])
+    for bad in ("\ud800", "b\udfff"):
+        with pytest.raises(Rejected, match="can never be stored"):
+            store.beat(bad, ["role"])
+        assert set(other.beat("a", []).members) == {"a"}  # nothing is left, and the lock is free
+    assert set(store.beat("b", []).members) == {"a", "b"}
+
+
 def test_epochs_rise_across_restarts(tmp_path: Path) -> None:
     for round in range(3):
         database = Database(tmp_path / "epochs.db")

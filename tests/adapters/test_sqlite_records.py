@@ -16,8 +16,9 @@ import pytest
 
 from tests.adapters.sqlite_support import START, WORKFLOW, bind, bound, change, events_in
 from workflow.adapters.sqlite import record_store, sqlite
+from workflow.adapters.sqlite.timeout_store import STATES
 from workflow.errors import AlreadyApplied, InvalidCursor, InvalidInput, Refusal, Rejected, RunInProgress, StaleRecord
-from workflow.event import Change
+from workflow.event import Change, NewTimeout, TimeoutState
 from workflow.protocols import Adapters, counts
 from workflow.record import Order, Record, RecordFilter
 from workflow.run_state import RunState
@@ -108,6 +109,17 @@ def test_a_foreign_id_that_becomes_free_in_a_batch_may_be_taken_in_it(adapters: 
     latest = store.latest(WORKFLOW, "f")
     assert latest is not None
     assert latest.run_id == "c"
+
+
+def test_a_run_takes_over_within_a_batch_whatever_the_order_of_the_ids(adapters: Adapters) -> None:
+    """The file allows one active run at any moment, so the rows have to be written in the right order too."""
+    store = adapters.record_store
+    for old, new in (("a", "b"), ("d", "c")):
+        finished = RunState.CANCELLED
+        store.store([change(new, foreign_id="f", run_state=finished), change(old, foreign_id="f")])
+        ends, begins = change(old, 2, foreign_id="f", run_state=finished), change(new, 2, foreign_id="f")
+        assert store.store([ends, begins]) == [None, None]
+        store.store([change(new, 3, foreign_id="f", run_state=finished)])
 
 
 def test_the_file_itself_allows_one_active_run(tmp_path: Path) -> None:
@@ -331,6 +343,15 @@ def test_a_limit_below_one(adapters: Adapters) -> None:
     ):
         with pytest.raises(InvalidInput, match="at least 1"):
             call()
+
+
+def test_the_first_end_of_a_due_item_wins(adapters: Adapters, tmp_path: Path) -> None:
+    adapters.timeout_store.create([NewTimeout(WORKFLOW, "timeout", "k", START, START)])
+    (item,) = adapters.timeout_store.list(WORKFLOW).items
+    for state in (TimeoutState.COMPLETED, TimeoutState.CANCELLED):
+        adapters.timeout_store.finish([item.id], state)
+    with closing(sqlite3.connect(tmp_path / "records.db")) as connection:
+        assert connection.execute("SELECT state FROM timeout").fetchall() == [(STATES[TimeoutState.COMPLETED],)]
 
 
 # --- the end of runs -----------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_control_characters_are_written_out() -> None:
 
 def row(version: int, status: int, state: RunState = RunState.RUNNING, **fields: object) -> Transition:
     values: dict[str, object] = {"run_id": "r", "write_id": "w", "at": NOW} | fields
-    return Transition(version=version, status=status, run_state=state, **values)  # type: ignore[arg-type] # by name
+    return Transition(version=version, status=status, run_state=state, **values)  # type: ignore[arg-type] # fields by their names
 
 
 HISTORY = [

@@ -128,6 +128,12 @@ class Total:
         self.total = sum(self.parts)
 
 
+@dataclass(frozen=True)
+class Sealed:
+    a: int
+    double: int = field(init=False, default=0)
+
+
 @dataclass
 class Unset:
     later: int = field(init=False)
@@ -305,6 +311,7 @@ def test_a_field_that_is_no_argument_is_written_and_set_again() -> None:
     assert (read.total, read.at) == (50, 8)
     read, _ = codec().decode(Total, b'{"parts":[1,2]}')
     assert (read.total, read.at) == (3, 7)
+    assert codec().decode(Sealed, b'{"a":1,"double":5}')[0].double == 5
 
 
 def test_a_class_made_at_run_time() -> None:
@@ -521,7 +528,7 @@ def test_check_finds_unions_that_json_cannot_tell_apart(kind: Any) -> None:
         (Sequence[int], "collections.abc.Sequence[int] is not supported"),
         (Callable[[], int], "is not supported"),
         (object, "object is not supported"),
-        ("Order", "Order is not supported"),
+        ("Order", "'Order' is not supported"),
     ],
 )
 def test_check_has_a_readable_line_for(kind: Any, problem: str) -> None:
@@ -735,8 +742,12 @@ def test_a_newer_document_keeps_its_version_and_fields() -> None:
 
 
 def test_upcasters_of_a_tagged_class() -> None:
-    people = JsonCodec(upcasters={Card: [lambda fields: {"number": fields["no"]}]})
-    value, carry = people.decode(Card | Cash, b'{"$type":"Card","no":"1"}')
+    def rename(fields: dict[str, Any]) -> dict[str, Any]:
+        assert list(fields) == ["no"], "tag and version are none of its business"
+        return {"number": fields["no"]}
+
+    people = JsonCodec(upcasters={Card: [rename]})
+    value, carry = people.decode(Card | Cash, b'{"$type":"Card","$version":0,"no":"1"}')
     assert (value, carry) == (Card("1"), None)
     assert people.encode(Card | Cash, value) == b'{"$type":"Card","$version":1,"number":"1"}'
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -315,7 +315,7 @@ def test_an_object_that_cannot_be_read_is_retried_and_paused(memory: Adapters, c
     assert wf.get(bad_id).run_state is RunState.PAUSED
     assert failures(wf, bad_id) == TRIES
     last = wf.history(bad_id)[-1]
-    assert (last.error_type, last.error_place) == ("CodecError", "Job.number")
+    assert (last.error_type, last.error_place) == ("CodecError", "job.number")
     assert_no_free_text(wf, run_ids, lines)
     with before:
         before.resume(bad_id)
@@ -326,7 +326,6 @@ def test_an_object_that_cannot_be_read_is_retried_and_paused(memory: Adapters, c
 def test_a_step_that_ends_its_process_is_suspected_runs_alone_and_is_paused(
     memory: Adapters, clock: VirtualClock
 ) -> None:
-    together: list[int] = []
     program = Program(raising(lambda: SystemExit(1)))
     wf = program.builder().build(memory, clock=clock)
     with wf:
@@ -338,13 +337,12 @@ def test_a_step_that_ends_its_process_is_suspected_runs_alone_and_is_paused(
         told = wf.history(bad_id)[-1]
         assert told.reason.startswith("check may have ended its process")
         assert told.run_state is RunState.PAUSED
-        assert program.calls[37] == 5
-        assert sum(program.calls.values()) - 5 <= 2 * 99, "those in the same batch may be called twice"
+        assert program.calls[37] == 6, "the first of them was no suspect yet"
+        assert sum(program.calls.values()) - 6 <= 2 * 99, "those in the same batch may be called twice"
         program.repaired = True
         wf.resume(bad_id)
         clock.settle()
         assert wf.get(bad_id).run_state is RunState.COMPLETED
-    assert together == []
 
 
 def test_what_is_skipped_is_counted_with_its_reason(
@@ -413,7 +411,7 @@ def held_item(wf: Engine, kind: str, name: str) -> str:
     """The id of the one item that is held."""
     (item,) = wf.items().items
     assert (item.kind, item.name, item.due_at) == (kind, name, None)
-    assert item.attempt == 5
+    assert item.attempt == (4 if kind == "parked" else 5), "a parked one had failed before"
     assert item.error_type in ("ValueError", "Panic")
     return item.id
 
@@ -668,17 +666,19 @@ def test_calls_that_fail_now_and_then_lose_and_double_nothing(
     numbers = count()
     faults, program = Faulty(memory, clock), Program(raising(AssertionError))
     wf = program.builder().build(faults.adapters, clock=clock)
-    run_ids = trigger_all(wf, jobs(bad=-1))
-    faults.fail(call, times=40, after_effect=after_effect, when=lambda *_, **__: next(numbers) % 3 == 0)
     with wf:
         clock.settle()
+        faults.fail(call, times=40, after_effect=after_effect, when=lambda *_, **__: next(numbers) % 3 == 0)
+        run_ids = trigger_all(wf, jobs(bad=-1))
         clock.advance(timedelta(minutes=20))
-        faults.heal()
-        clock.advance(timedelta(minutes=5))
         assert states(wf, run_ids) == {RunState.COMPLETED: 100}
-        assert all([row.version for row in wf.history(run_id)] == [1, 2, 3] for run_id in run_ids) or call != (
-            "record_store.store"
-        )
+        faults.heal()
+    for run_id in run_ids:
+        statuses = [status for status, _ in groupby(row.status for row in wf.history(run_id))]
+        assert statuses == [Stage.NEW, Stage.CHECKED, Stage.DONE]
+    if call == "record_store.store":
+        assert all(wf.get(run_id).version == 3 for run_id in run_ids), "the same call is made again, and known"
+        assert set(program.calls.values()) == {1}, "and no function is called again"
 
 
 @pytest.mark.parametrize("part", ["record_store.*", "event_streamer.*", "timeout_store.*", "receiver.*", "*"])
@@ -689,7 +689,7 @@ def test_an_outage_of_an_adapter_is_survived(part: str, memory: Adapters, clock:
     with wf:
         clock.settle()
         faults.fail(part, times=None)
-        clock.advance(600)
+        clock.advance(60)
         faults.heal()
         more = [wf.trigger(f"late-{n}") for n in range(20)]
         clock.advance(30)

@@ -110,11 +110,11 @@ def can_move(stream: TextIO) -> bool:
 
 
 def columns() -> int:
-    return shutil.get_terminal_size().columns
+    return shutil.get_terminal_size().columns or 80  # a terminal that does not know its size says 0
 
 
 def lines_of_screen() -> int:
-    return shutil.get_terminal_size().lines
+    return shutil.get_terminal_size().lines or 24
 
 
 # --- text -----------------------------------------------------------------------------------------------------------

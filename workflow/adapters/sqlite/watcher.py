@@ -38,7 +38,8 @@ Key = tuple[str, int | str]
 class _Watch:
     """All who wait for one key, and the number that they know of."""
 
-    seen: int
+    seen: int = -1
+    """-1 until the first subscriber has read it."""
     signals: dict[object, tuple[Shard, Signal]] = field(default_factory=dict)
 
 
@@ -58,14 +59,9 @@ class Watcher:
         self._database.check()
         key, me = (kind, name), object()
         with self._lock:
-            watch = self._watches.setdefault(key, _Watch(-1))
+            watch = self._watches.setdefault(key, _Watch())
             watch.signals[me] = (shard, signal)
             self._start()
-        # Only now: a change after this read is one that the number tells.
-        number = self._numbers([key]).get(key, 0)
-        with self._lock:
-            if watch.seen < 0:  # else others wait for it too, who may not have been told of all up to `number`
-                watch.seen = number
 
         def unsubscribe() -> None:
             with self._lock:
@@ -75,6 +71,15 @@ class Watcher:
                 if not self._watches and self._wake is not None:
                     self._wake.notify()
 
+        try:
+            # Only now: a change after this read is one that the number tells.
+            number = self._numbers([key]).get(key, 0)
+        except WorkflowError:
+            unsubscribe()
+            raise
+        with self._lock:
+            if watch.seen < 0:  # else others wait for it too, who may not have been told of all up to `number`
+                watch.seen = number
         return unsubscribe
 
     # --- changes of our own ----------------------------------------------------------------------------------------
@@ -146,15 +151,17 @@ class Watcher:
         with self._lock:
             keys = list(self._watches)
         numbers = self._numbers(keys)
-        for key in keys:
-            self._compare(key, numbers.get(key, 0))
-        return now
+        settled = [self._compare(key, numbers.get(key, 0)) for key in keys]
+        return now if all(settled) else 0  # 0 is no version: the next look compares again
 
-    def _compare(self, key: Key, number: int) -> None:
+    def _compare(self, key: Key, number: int) -> bool:
+        """Tell those who wait for it if it is new. False if it cannot be said, for nobody has read it before."""
         with self._lock:
             watch = self._watches.get(key)
+            if watch is not None and watch.seen < 0:
+                return False
             if watch is None or number == watch.seen or 0 < number < watch.seen:
-                return  # nothing new, or older than what was told already
+                return True  # nothing new, or older than what was told already
             before, watch.seen = watch.seen, number
             sharded = any(shard.total > 1 for shard, _ in watch.signals.values())
         hashes = self._hashes(key, before, number) if sharded else None
@@ -162,6 +169,7 @@ class Watcher:
             signals = [signal for shard, signal in watch.signals.values() if _concerned(shard, hashes)]
         for signal in signals:
             signal.notify()
+        return True
 
     def _tell_all(self) -> None:
         with self._lock:
