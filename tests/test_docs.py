@@ -10,6 +10,8 @@ import ast
 import importlib
 import inspect
 import re
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,13 +19,13 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import workflow
 from workflow import environ, options
 from workflow.cli.arguments import parser
-from workflow.files import JsonLines
 from workflow.options import DEFAULTS, Settled
 from workflow.testing import eventually
 
@@ -36,7 +38,7 @@ FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | r
 LINK = re.compile(r"\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 DOTTED = re.compile(r"(?<![\w./-])(workflow(?:\.[A-Za-z_]\w*)+)")
-METHOD = re.compile(r"(?<![\w.])(?P<owner>wf|api|run|b)\.(?P<name>[a-z_]\w*)")
+METHOD = re.compile(r"(?<![\w.])(?P<owner>wf|api|run|b)\.(?!py\b)(?P<name>[a-z_]\w*)")
 OWNERS: dict[str, type] = {
     "wf": workflow.Workflow,
     "api": workflow.Api,
@@ -113,6 +115,12 @@ def test_its_commands_exist(name: str) -> None:
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
+def targets(path: Path) -> list[str]:
+    """Where the file's links lead, those out of the repository left out."""
+    found = (match["target"] for match in LINK.finditer(CODE_SPAN.sub("", prose(path))))
+    return [target for target in found if "://" not in target]
+
+
 def anchors(path: Path) -> set[str]:
     """The anchors of a file's headings, as they are made on the web."""
     headings = re.findall(r"^#+ +(.+)$", prose(path), re.MULTILINE)
@@ -122,9 +130,7 @@ def anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_its_links_lead_somewhere(name: str) -> None:
     path = ROOT / name
-    for target in (match["target"] for match in LINK.finditer(prose(path))):
-        if "://" in target:
-            continue
+    for target in targets(path):
         file, _, anchor = target.partition("#")
         linked = (path.parent / file).resolve() if file else path
         assert linked.exists(), f"{name} links to {target}, which does not exist"
@@ -139,16 +145,31 @@ def test_every_page_is_found_from_the_readme() -> None:
         if path in reached or path.suffix != ".md":
             continue
         reached.add(path)
-        targets = [match["target"].partition("#")[0] for match in LINK.finditer(prose(path))]
-        frontier.extend((path.parent / target).resolve() for target in targets if target and "://" not in target)
+        frontier.extend((path.parent / target.partition("#")[0]).resolve() for target in targets(path))
     assert reached >= set(FILES)
+
+
+# --- vendoring ------------------------------------------------------------------------------------------------------
+
+
+def test_what_may_be_left_out_is_not_needed(tmp_path: Path) -> None:
+    """A copy without it runs the README's five lines, in an interpreter that has nothing else."""
+    told = re.findall(r"^\| (`.+`) \|", (ROOT / "docs" / "vendoring.md").read_text(encoding="utf-8"), re.MULTILINE)
+    names = [name.strip("`/") for cells in told for name in cells.split(", ")]
+    assert "files.py" in names
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__", *names))
+    (five_lines,) = (block.text for block in blocks(ROOT / "README.md") if block.info == "python")
+    (tmp_path / "five.py").write_text(f"import sys; sys.path.insert(0, '.')\n{five_lines}", encoding="utf-8")
+    command = [sys.executable, "-I", "-S", "five.py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.stdout, result.stderr) == ("DELIVERED\n", "")
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
-def exists(dotted: str) -> bool:
-    """Whether `workflow.some.name` is there: as a module, or as what a module exports."""
+def resolve(dotted: str) -> Any:
+    """What `workflow.some.name` is: a module, or what a module exports. None if there is no such thing."""
     parts = dotted.split(".")
     for length in range(len(parts), 0, -1):
         try:
@@ -157,13 +178,11 @@ def exists(dotted: str) -> bool:
             continue
         rest = parts[length:]
         if length == 1 and rest and rest[0] not in workflow.__all__:
-            return False
+            return None
         for part in rest:
-            if not hasattr(found, part):
-                return False
-            found = getattr(found, part)
-        return True
-    return False
+            found = getattr(found, part, None)
+        return found
+    return None
 
 
 NOT_OURS = {
@@ -177,7 +196,7 @@ def test_it_names_what_the_package_exports(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     code = [*CODE_SPAN.findall(prose(ROOT / name)), *(block.text for block in blocks(ROOT / name))]
     wanted = {match for piece in code for match in DOTTED.findall(piece)} - set(NOT_OURS)
-    unknown = sorted(dotted for dotted in wanted if not exists(dotted))
+    unknown = sorted(dotted for dotted in wanted if resolve(dotted) is None)
     assert not unknown, f"{name} names {', '.join(unknown)}"
     imported = [
         alias.name
@@ -207,18 +226,7 @@ def test_it_names_methods_that_exist(name: str) -> None:
 
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 REQUIRED = "required"
-
-SIGNATURES: dict[str, Callable[..., object]] = {
-    "`workflow.Builder`": workflow.Builder,
-    "`workflow.Retry`": workflow.Retry,
-    "`workflow.Breaker`": workflow.Breaker,
-    "`workflow.PauseRetry`": workflow.PauseRetry,
-    "`Builder.build`": workflow.Builder.build,
-    "`workflow.sqlite`": workflow.sqlite,
-    "`workflow.memory`": workflow.memory,
-    "`workflow.files.JsonLines`": JsonLines,
-    "`Workflow.stop`": workflow.Workflow.stop,
-}
+HEADINGS = re.findall(r"^## (`workflow\..+`)$", CONFIGURATION.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def section(heading: str) -> list[list[str]]:
@@ -248,14 +256,19 @@ def parameters(function: Callable[..., object]) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("heading", SIGNATURES)
+@pytest.mark.parametrize("heading", HEADINGS)
 def test_defaults_are_as_documented(heading: str) -> None:
-    assert documented(heading) == parameters(SIGNATURES[heading])
+    assert documented(heading) == parameters(resolve(heading.strip("`")))
+
+
+def test_all_that_takes_options_is_documented() -> None:
+    told = {heading.strip("`") for heading in HEADINGS}
+    assert told >= {"workflow.Builder", "workflow.Builder.build", "workflow.sqlite", "workflow.memory"}
 
 
 def test_options_are_as_documented() -> None:
     assert documented("Options of functions") == {own.name: getattr(DEFAULTS, own.name) for own in fields(Settled)}
-    assert set(documented("Options of functions")) == set(parameters(workflow.Builder.defaults))
+    assert set(documented("Options of functions")) == set(parameters(resolve("workflow.Builder.defaults")))
 
 
 def test_arguments_of_decorators_are_as_documented() -> None:
@@ -264,7 +277,7 @@ def test_arguments_of_decorators_are_as_documented() -> None:
     public = {name for name in vars(workflow.Builder) if not name.startswith("_")} - {"build", "defaults"}
     assert set(decorators) == public
     for name, names in decorators.items():
-        assert names == list(parameters(getattr(workflow.Builder, name))), name
+        assert names == list(parameters(resolve(f"workflow.Builder.{name}"))), name
 
 
 def test_bounds_are_as_documented() -> None:

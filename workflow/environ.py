@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from .adapters.memory import memory
@@ -93,7 +92,7 @@ def scheme_of(url: str) -> str:
     return ALIASES.get(name, name)
 
 
-def file_of(url: str) -> Path | None:
+def file_of(url: str) -> str | None:
     """The file of a `sqlite:` URL; None for another URL, or none."""
     if not url or scheme_of(url) != "sqlite":
         return None
@@ -102,12 +101,12 @@ def file_of(url: str) -> Path | None:
         raise InvalidInput(f"{url}: a file has three slashes before its name, four if its path is absolute")
     if rest in ("/", "/:memory:"):
         raise InvalidInput(f"{url} names no file; WORKFLOW_ADAPTERS=memory keeps everything in memory")
-    return Path(rest[1:])
+    return rest[1:]
 
 
 def _check_exists(name: str, environ: Mapping[str, str]) -> None:
     path = file_of(environ.get("DATABASE_URL", "")) if name == "sqlite" else None
-    if path is not None and not path.exists():
+    if path is not None and not os.path.exists(path):
         raise InvalidInput(f"there is no store {path}: is its path right? It counts from the current folder")
 
 

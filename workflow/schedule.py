@@ -24,7 +24,7 @@ from .clock import Signal
 from .consume import Duty
 from .cron import Cron
 from .environment import Environment, Fault, check_text
-from .errors import RunInProgress
+from .errors import CodecError, InvalidInput, Rejected, RunInProgress
 from .event import NewTimeout, Timeout, TimeoutState, composite
 from .options import Retry
 from .poll import FAR, subscribe_to
@@ -159,6 +159,9 @@ class Schedules(Generic[O, S]):
             )
             self._move_on(item, plan, slot, "RunInProgress")
             return
+        except (CodecError, InvalidInput, Rejected) as error:  # this schedule's trouble, and not that of others
+            self._failed(item, plan, slot, Fault.of(error))
+            return
         self._move_on(item, plan, slot, "")
 
     def _slot_of(self, item: Timeout, plan: Plan) -> datetime:
@@ -173,10 +176,9 @@ class Schedules(Generic[O, S]):
         self._environment.adapters.timeout_store.reschedule(item.id, due_at, item.attempt, told)
 
     def _failed(self, item: Timeout, plan: Plan, slot: datetime, fault: Fault) -> None:
-        """The filter failed: try the slot again with backoff; after the last attempt it is skipped, not the
-        schedule."""
+        """The filter or the trigger failed: try the slot again, with backoff; at last skip it, not the schedule."""
         if item.attempt + 1 >= self._retry.max_attempts:
-            self._environment.skipped("filter-failed", KIND)
+            self._environment.skipped("slot-failed", KIND)
             self._move_on(item, plan, slot, fault.type)
             return
         marked = Fault(f"{fault.type} of {slot.isoformat()}", fault.place, fault.text)

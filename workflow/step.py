@@ -149,14 +149,18 @@ class StepHandler:
         return None
 
     def _suspect(self, record: Record) -> Change:
-        """The last try may have ended its process: mark the run, and come back to it later."""
-        retry = self._step.options.retry
+        """The last try may have ended its process: mark the run, and come back to it later.
+
+        The delay has some jitter in any case: suspects of several readers that went down together must not come back
+        together, for then each would be in hand whenever another one ends the process.
+        """
+        retry, random = self._step.options.retry, self._environment.runtime.random
         attempt_number = record.attempt + 1
         if attempt_number > retry.max_attempts:
             reason = f"{self._step.label} may have ended its process {record.attempt} times"
             return advance(self._environment, record, Paused(), Author(reason=reason))
-        delay = retry.delay(attempt_number, self._environment.runtime.random)
-        return advance(self._environment, record, Suspected(delay))
+        delay = retry.delay(attempt_number, random)
+        return advance(self._environment, record, Suspected(delay if retry.jitter else delay * (1 - random() / 2)))
 
     def _run(self, record: Record, duty: Duty) -> Change | None:
         """Call the function for this record."""

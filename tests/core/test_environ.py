@@ -89,7 +89,7 @@ def test_sqlite_relative_and_absolute(tmp_path: Path, monkeypatch: pytest.Monkey
     assert kind_of(adapters_from_url("sqlite:///relative.db", lease_time=1.0)) == "sqlite"
     assert kind_of(adapters_from_url(f"sqlite:///{tmp_path}/absolute.db")) == "sqlite"
     assert sorted(path.name for path in tmp_path.glob("*.db")) == ["absolute.db", "relative.db"]
-    assert file_of("sqlite:////data/a b.db") == Path("/data/a b.db")
+    assert file_of("sqlite:////data/a b.db") == "/data/a b.db"
     assert file_of("postgresql://host/db") is None
 
 

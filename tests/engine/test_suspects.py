@@ -22,7 +22,8 @@ def test_innocents_do_not_share_the_attempts_of_the_one_that_they_stand_behind(a
         return Status.PAID
 
     wf = builder.build(adapters)
-    names = ["a", "b", "deadly", *(f"innocent-{number}" for number in range(20))]
+    names = [f"innocent-{number}" for number in range(150)]
+    names.insert(70, "deadly")  # by then batches have grown: it stands in the midst of one
     run_ids = dict(zip(names, wf.trigger_many([Trigger(name, Order()) for name in names]), strict=True))
     with wf:
         for name, run_id in run_ids.items():

@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tests.processes.jobs import Effects, Job, Stage, jobs, pause
 from workflow import (
@@ -33,6 +34,14 @@ from workflow import (
     sqlite,
 )
 from workflow.adapters.memory import MemoryConnector
+
+
+class Five(IntEnum):
+    A = 1
+    B = 2
+    C = 3
+    D = 4
+    E = 5
 
 
 def tell(value: object) -> None:
@@ -72,6 +81,74 @@ def serve(path: str, effects: str, lease_time: float, shards: int = 1, max_attem
     wf.stop()
     adapters.close()
     tell([thread.name for thread in threading.enumerate() if thread is not threading.main_thread()])
+
+
+# --- two versions of one workflow ----------------------------------------------------------------------------------
+
+
+@dataclass
+class OldAddress:
+    street: str = ""
+
+
+@dataclass
+class OldOrder:
+    steps: list[str] = field(default_factory=list)
+    address: OldAddress = field(default_factory=OldAddress)
+
+
+@dataclass
+class NewAddress:
+    street: str = ""
+    zip_code: str = ""
+
+
+@dataclass
+class NewOrder:
+    steps: list[str] = field(default_factory=list)
+    address: NewAddress = field(default_factory=NewAddress)
+    note: str = ""
+    tags: list[str] = field(default_factory=list)
+
+
+def serve_version(path: str, new: bool) -> None:
+    """Serve five statuses of an order, as old or as new code. `trigger` runs some, and tells what became of them."""
+    adapters = sqlite(path)
+    wf = (versioned(NewOrder) if new else versioned(OldOrder)).build(adapters, instance="new" if new else "old")
+    wf.run()
+    tell("ready")
+    while (line := hear()) != "stop":
+        tell(held(wf) if line == "held" else take_through(cast("Workflow[NewOrder, Five]", wf), 20))
+    wf.stop()
+    adapters.close()
+    tell([])
+
+
+def versioned(kind: type[Any]) -> Builder[Any, Five]:
+    builder: Builder[Any, Five] = Builder("versioned", kind, Five)
+    builder.defaults(parallel_count=2)
+    for status, following in itertools.pairwise(Five):
+        builder.add_step(status, noting(following), following)
+    return builder
+
+
+def noting(following: Five) -> Callable[[Run[Any, Five]], Five]:
+    def step(run: Run[Any, Five]) -> Five:
+        run.object.steps.append(run.status.name.lower())
+        return following
+
+    return step
+
+
+def take_through(wf: Workflow[NewOrder, Five], count: int) -> list[object]:
+    told: list[object] = []
+    for number in range(count):
+        order = NewOrder([], NewAddress("street", f"zip {number}"), f"note {number}", ["x", str(number)])
+        run_id = wf.trigger(f"order-{number}", initial_value=order)
+        end = wf.await_status(f"order-{number}", run_id, Five.E, timeout=60.0).object
+        instances = [row.instance for row in wf.history(run_id)]
+        told.append((instances, end.steps, end.note, end.address.zip_code, end.tags))
+    return told
 
 
 # --- at once -------------------------------------------------------------------------------------------------------
@@ -183,19 +260,10 @@ def trigger_and_wait(path: str, count: int) -> None:
 # --- idling --------------------------------------------------------------------------------------------------------
 
 
-class Five(IntEnum):
-    A = 1
-    B = 2
-    C = 3
-    D = 4
-    E = 5
-
-
 def chain(name: str) -> Builder[Job, Five]:
     """A workflow of five statuses, one after the other."""
     builder = Builder(name, Job, Five)
-    statuses = list(Five)
-    for status, following in itertools.pairwise(statuses):
+    for status, following in itertools.pairwise(Five):
         builder.add_step(status, _to(following), following)
     return builder
 

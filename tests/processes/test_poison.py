@@ -52,7 +52,7 @@ def test_a_run_that_kills_its_process_is_paused_at_last_and_no_other_is(site: Si
     began = [effect.at for effect in site.effects.read() if effect.run_id == poisoned]
     assert len(began) == deaths
     gaps = [after - before for before, after in itertools.pairwise(began)]
-    assert all(gap >= 0.1 * 2**tried for tried, gap in enumerate(gaps)), gaps
+    assert all(gap >= 0.05 * 2**tried for tried, gap in enumerate(gaps)), gaps
 
     wait_for(lambda: all(wf.get(run_id).run_state.finished for run_id in run_ids), "the end of the others")
     assert_done_once(wf, run_ids)

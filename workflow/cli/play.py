@@ -6,6 +6,7 @@ happens. At the end, what happened to each order and why, all of it read from th
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from .terminal import PROGRAM, Block, Terminal, aligned, can_move, clip, columns
 
 TICK = 0.08
 PATIENCE = 30.0
-"""Seconds after which the demo gives up. It takes six."""
+"""Seconds after which the demo gives up. It takes four."""
 STOP_WITHIN = 10.0
 PLAIN = (Kind.STARTED, Kind.ENTERED, Kind.COMPLETED)
 COLOUR_OF = {RunState.COMPLETED: "green", RunState.PAUSED: "yellow", RunState.CANCELLED: "red"}
@@ -159,13 +160,13 @@ class _Show:
         say()
         say(f"{len(runs)} runs, {changes} changes, each stored in one transaction with its event and its history row.")
         asked, charged = bank.calls, len(bank.receipts)
-        say(f"The bank was asked {asked} times and charged {charged} orders, each once: its keys tell it.")
+        say(f"The bank was asked {asked} times and charged {charged} orders, each once: each call has its run's key.")
         say(f"{len(mails)} mails were sent by hooks.")
         self._next_steps(file, kept)
 
     def _next_steps(self, file: Path, kept: bool) -> None:
         say, heading = self._terminal.say, self._terminal.paint("Next", "bold")
-        store = f"--store sqlite:///{file}"
+        store = f"--store {shlex.quote(f'sqlite:///{file}')}"
         steps = [(f"read {process.__file__}", "the workflow that you have just seen, made to be read")]
         if kept:
             steps += [

@@ -1,6 +1,6 @@
 """A run's history in words.
 
-A history row has what the run was after a change; what happened is the difference to the row before. `told` finds it.
+A history row has what the run was after a change; what happened is the difference to the row before.
 """
 
 from __future__ import annotations

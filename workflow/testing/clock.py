@@ -35,7 +35,7 @@ PATIENCE = 2.0
 PACE = 0.01
 """Real seconds between two looks at what does not tell: a thread that ends, a function that works for real."""
 GRAINS, MOST_GRAINS = 1000, 3000
-"""A thread that does nothing but look again and again is woken about so often in one `advance`, and at most so often."""
+"""A thread that does nothing but look again and again is woken about so often in one `advance`, at most so often."""
 LONGEST_GRAIN = 59
 """Seconds: looks that come each minute are spread only in jumps that would have more than `MOST_GRAINS` of them."""
 HABIT = 8

@@ -9,8 +9,8 @@
     with faults.hold("sender.send") as held: ...                        # calls wait until the block ends
 
 A call is named by its part and method. Parts are `record_store`, `event_streamer`, `timeout_store`, `role_scheduler`,
-the `sender` and `receiver` that a streamer makes (`sender.send`, `receiver.recv`, `receiver.ack`), and whatever `around`
-is told. Names are patterns: `timeout_store.*`. All else goes through unchanged, capabilities included.
+the `sender` and `receiver` that a streamer makes (`sender.send`, `receiver.recv`, `receiver.ack`), and whatever
+`around` is told. Names are patterns: `timeout_store.*`. All else goes through unchanged, capabilities included.
 """
 
 from __future__ import annotations
@@ -84,16 +84,16 @@ class _Rule:
     pattern: str
     left: int | None
     """To how many calls more; None: to all."""
-    when: Callable[..., object] | None
+    when: Callable[[Sequence[Any]], object] | None
     error: BaseException | Callable[[], BaseException] | None = None
     after_effect: bool = False
     seconds: float = 0.0
     hold: Hold | None = None
 
-    def matches(self, call: str, arguments: Sequence[Any], named: dict[str, Any]) -> bool:
+    def matches(self, call: str, arguments: Sequence[Any]) -> bool:
         if self.left == 0 or not fnmatchcase(call, self.pattern):
             return False
-        return self.when is None or bool(self.when(*arguments, **named))
+        return self.when is None or bool(self.when(arguments))
 
     def use(self) -> None:
         if self.left is not None:
@@ -138,21 +138,29 @@ class Faulty:
         times: int | None = 1,
         error: BaseException | Callable[[], BaseException] | None = None,
         after_effect: bool = False,
-        when: Callable[..., object] | None = None,
+        when: Callable[[Sequence[Any]], object] | None = None,
     ) -> None:
         """Make the next `times` calls (None: all) raise, `Unavailable` unless told otherwise.
 
-        With `after_effect` the call is made first, and its answer lost. `when` is asked with the call's arguments.
+        With `after_effect` the call is made first, and its answer lost. `when` is asked, with the sequence of the
+        call's arguments, which calls it concerns.
         """
         self._add(_Rule(call, times, when, error=error or _unavailable(call), after_effect=after_effect))
 
     def delay(
-        self, call: str, seconds: float, *, times: int | None = None, when: Callable[..., object] | None = None
+        self,
+        call: str,
+        seconds: float,
+        *,
+        times: int | None = None,
+        when: Callable[[Sequence[Any]], object] | None = None,
     ) -> None:
         """Make these calls take so many seconds longer, of the clock."""
         self._add(_Rule(call, times, when, seconds=seconds))
 
-    def hold(self, call: str, *, times: int | None = None, when: Callable[..., object] | None = None) -> Hold:
+    def hold(
+        self, call: str, *, times: int | None = None, when: Callable[[Sequence[Any]], object] | None = None
+    ) -> Hold:
         """Make these calls wait until they are released."""
         hold = Hold(self.clock)
         self._add(_Rule(call, times, when, hold=hold))
@@ -179,8 +187,9 @@ class Faulty:
 
     def call(self, name: str, method: Callable[..., Any], arguments: Sequence[Any], named: dict[str, Any]) -> Any:
         """Make one call, under the rules that it meets: all that hold or delay it, and the first that fails it."""
-        rules, failing = self._take(name, arguments, named)
-        cancel = next((value for value in (*arguments, *named.values()) if isinstance(value, CancelToken)), None)
+        given = (*arguments, *named.values())
+        rules, failing = self._take(name, given)
+        cancel = next((value for value in given if isinstance(value, CancelToken)), None)
         for rule in rules:
             if rule.hold is not None:
                 rule.hold.wait(cancel)
@@ -193,10 +202,10 @@ class Faulty:
             failing.raise_error()
         return answer
 
-    def _take(self, name: str, arguments: Sequence[Any], named: dict[str, Any]) -> tuple[list[_Rule], _Rule | None]:
+    def _take(self, name: str, arguments: Sequence[Any]) -> tuple[list[_Rule], _Rule | None]:
         with self._lock:
             self._calls[name] += 1
-            met = [rule for rule in self._rules if rule.matches(name, arguments, named)]
+            met = [rule for rule in self._rules if rule.matches(name, arguments)]
             slowing = [rule for rule in met if rule.error is None]
             failing = next((rule for rule in met if rule.error is not None), None)
             for rule in [*slowing, *([failing] if failing else [])]:

@@ -237,7 +237,9 @@ class Database:
         """Look whether the file is ours before anything is written, then make it ready for use."""
         try:
             with closing(self._open()) as connection:
+                connection.execute("BEGIN")  # one look: another process may be making the file
                 version = found_version(connection, self.path)
+                connection.execute("COMMIT")
                 connection.execute("PRAGMA busy_timeout = 0")  # `_patiently` waits: for the next pragma SQLite does not
                 ((mode,),) = self._patiently(connection, "PRAGMA journal_mode")
                 if mode != "wal":

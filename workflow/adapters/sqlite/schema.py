@@ -106,7 +106,10 @@ VERSION = len(MIGRATIONS)
 
 
 def found_version(connection: sqlite3.Connection, path: str) -> int:
-    """The version of the file, 0 for an empty one. Raises `StoreVersionError` if it is not for us; changes nothing."""
+    """The version of the file, 0 for an empty one. Raises `StoreVersionError` if it is not for us; changes nothing.
+
+    To be called in a transaction, so that what it reads is of one moment.
+    """
     application_id: int = connection.execute("PRAGMA application_id").fetchone()[0]
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if application_id == APPLICATION_ID:
