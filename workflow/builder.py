@@ -257,7 +257,7 @@ class Builder(Generic[O, S]):
             collected.add(declared)
         self._check_type_and_name(codec, problems)
         _check_adapters(adapters, problems)
-        graph = self._graph(collected.edges, problems)
+        graph = self._graph(collected, problems)
         if graph is None or problems.found:
             raise DefinitionError(self._name, problems.found)
         return Blueprint(
@@ -281,13 +281,13 @@ class Builder(Generic[O, S]):
         for problem in codec.check(self._object_type):
             problems.add(f"the codec cannot carry the object type: {problem}")
 
-    def _graph(self, edges: Sequence[tuple[int, int]], problems: Problems) -> Graph | None:
+    def _graph(self, collected: _Collection, problems: Problems) -> Graph | None:
         names = {int(status): status.name for status in self._status_type}
-        start = find_start(edges, names, problems) if self._start is None else int(self._start)
+        start = find_start(collected.edges, names, problems) if self._start is None else int(self._start)
         if start is None:
             return None
-        graph = Graph.of(start, edges, names)
-        check_graph(graph, problems)
+        graph = Graph.of(start, collected.edges, names)
+        check_graph(graph, {*collected.steps, *collected.callbacks, *collected.timers}, problems)
         return graph
 
 

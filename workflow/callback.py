@@ -15,6 +15,8 @@ calls the function again on the newer version: what it did to the object the fir
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
@@ -52,6 +54,24 @@ class Callback(NamedTuple):
     destinations: Set[int]
     buffered: bool
     options: Settled
+
+
+class Kept(NamedTuple):
+    """What an item keeps of a callback, beside its cause."""
+
+    payload: bytes
+    by: str
+    reason: str
+
+    def to_bytes(self) -> bytes:
+        """As JSON."""
+        payload = base64.b64encode(self.payload).decode("ascii")
+        return json.dumps([payload, self.by, self.reason]).encode("utf-8")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Kept:
+        payload, by, reason = json.loads(data)
+        return cls(base64.b64decode(payload), by, reason)
 
 
 class Callbacks:
@@ -175,7 +195,7 @@ class Callbacks:
             name=author.cause,
             run_id=record.run_id,
             status=callback.status,
-            payload=payload,
+            payload=Kept(payload, author.by, author.reason).to_bytes(),
             due_at=now,
             created_at=now,
             region=environment.region,
@@ -196,7 +216,8 @@ class Callbacks:
         """Apply a kept callback to a run that is in its status. A failure puts it off, at last holds it."""
         callback = self._declared[item.status]
         try:
-            applied = self._apply(record, callback, item.payload, Author(cause=item.name))
+            kept = Kept.from_bytes(item.payload)
+            applied = self._apply(record, callback, kept.payload, Author(item.name, kept.by, kept.reason))
         except RunPaused:
             applied = False
         except INFRASTRUCTURE:
@@ -232,9 +253,7 @@ class Callbacks:
                 self._put_by(item, record)
 
 
-def postpone(
-    environment: Environment[Any, Any], item: Timeout, fault: Fault, retry: Retry, *, before: int = 0
-) -> None:
+def postpone(environment: Environment[Any, Any], item: Timeout, fault: Fault, retry: Retry, *, before: int = 0) -> None:
     """Put off an item that failed, by its backoff; hold it after the last attempt.
 
     `before` is how many attempts had failed already when the item was made.

@@ -6,6 +6,7 @@ takes effect once, however often it is sent.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -91,13 +92,19 @@ class Control:
         return store.list(self._environment.workflow_name, after=after, limit=limit)
 
     def retry(self, name: str, *, by: str, reason: str) -> None:
-        """Make an item, or a run in backoff, due now. Raises `RunNotFound` if there is neither of that name."""
-        now = self._environment.now()
+        """Make an item, or a run in backoff, due now. Raises `RunNotFound` if there is neither of that name.
+
+        A run's retry is a change, and stands in its history; an item's is no change of its run, and goes to the log.
+        """
+        now, author = self._environment.now(), author_of("", by, reason)
         item = self._find_item(name)
-        if item is not None:
-            self._environment.adapters.timeout_store.reschedule(item.id, now, 0, "")
+        if item is None:
+            self.act(name, "retry", lambda record: self._hastened(record, now), author)
             return
-        self.act(name, "retry", lambda record: self._hastened(record, now), author_of("", by, reason))
+        self._environment.adapters.timeout_store.reschedule(item.id, now, 0, "")
+        self._environment.logger.log(
+            logging.INFO, "item retried", item=item.id, kind=item.kind, run_id=item.run_id, by=by, reason=reason
+        )
 
     def _hastened(self, record: Record, now: datetime) -> Effect:
         if record.run_state is not RunState.RUNNING:

@@ -99,11 +99,11 @@ def destinations_of(
     if annotated is None and not given:
         problems.add(
             f"{label} has no destinations: annotate its return type with Literal[...] of the statuses it may return, "
-            "or give to=(...)"
+            "or with Outcome alone if it returns none, or give to=(...)"
         )
         return frozenset()
     if annotated is not None and given and annotated != given:
-        both = [", ".join(sorted(_named(each, status_type))) for each in (annotated, given)]
+        both = [", ".join(sorted(_named(each, status_type))) or "no status" for each in (annotated, given)]
         problems.add(f"{label} is annotated to return {both[0]} but declared with to= {both[1]}")
     return given or annotated or frozenset()
 
@@ -124,15 +124,17 @@ def _members(values: Iterable[object], status_type: type[IntEnum], where: str, p
 
 
 def _annotated(function: Callable[..., Any], status_type: type[IntEnum], problems: Problems) -> frozenset[int] | None:
-    """The statuses in the return annotation; None if it has no Literal of them."""
+    """The statuses in the return annotation: none if it is `Outcome` alone, None if it does not tell."""
     label = label_of(function)
     try:
         annotation = _return_annotation(function, status_type)
     except (NameError, AttributeError, TypeError, SyntaxError) as error:
         problems.add(f"the return annotation of {label} cannot be resolved ({error}): fix it, or give to=(...)")
         return None
-    literals = [part for part in _parts(annotation) if get_origin(part) is Literal]
-    values = [value for literal in literals for value in get_args(literal)]
+    parts = _parts(annotation)
+    if all(isinstance(part, type) and issubclass(part, Outcome) for part in parts):
+        return frozenset()
+    values = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
     return _members(values, status_type, f"the return annotation of {label}", problems) if values else None
 
 
@@ -174,13 +176,14 @@ def find_start(edges: Sequence[tuple[int, int]], names: Mapping[int, str], probl
     return None
 
 
-def check_graph(graph: Graph, problems: Problems) -> None:
-    """Report statuses that no run gets to, and a definition in which no run ends or moves."""
+def check_graph(graph: Graph, served: Iterable[int], problems: Problems) -> None:
+    """Report statuses that no run gets to, or out of; `served` are those that have functions."""
+    for status in sorted(set(served)):
+        if not graph.edges.get(status):
+            problems.add(f"none of the functions of {graph.name(status)} leads to another status")
     for status in graph.statuses:
         if status != graph.start and not graph.reachable(graph.start, status):
             problems.add(f"{graph.name(status)} is unreachable: no path leads to it from {graph.name(graph.start)}")
-    if graph.start in graph.terminals:
-        problems.add(f"nothing leads out of the start {graph.name(graph.start)}")
     for status in graph.statuses:
         if status < 0:
             problems.add(f"{graph.name(status)} has the number {status}: statuses are 0 or more")

@@ -76,7 +76,7 @@ class Run(Generic[O, S]):
     """How many tries of this turn failed before this one."""
     cancelled: CancelToken = field(default_factory=CancelToken)
     """Fires on stop, lost role, an operator's cancel, and the step's own time-out."""
-    meta: Mapping[str, str] = field(default_factory=lambda: {})
+    meta: Mapping[str, str] = field(default_factory=dict)
     step: str = "step"
     """Which of the status's functions this is, as the idempotency key needs it."""
 

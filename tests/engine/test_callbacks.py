@@ -140,10 +140,12 @@ class TestBuffered:
     def test_they_are_applied_in_the_order_in_which_they_came(self, adapters: Adapters) -> None:
         wf = parcels(adapters, buffer=True)
         run_id = wf.trigger("a")
-        wf.callback("a", Status.WAITING, b"more")
-        wf.callback("a", Status.WAITING, b"last")
+        wf.callback("a", Status.WAITING, b"more", by="ann", reason="first")
+        wf.callback("a", Status.WAITING, b"last", by="bob", reason="second")
         with wf:
             assert wf.await_status("a", run_id, Status.DONE, timeout=DEADLINE).object.told == ["more", "last"]
+        told = [(row.by, row.reason) for row in wf.history(run_id)]
+        assert told == [("", ""), ("", ""), ("ann", "first"), ("bob", "second"), ("", "")]
 
     def test_one_to_a_paused_run_waits_for_the_resume(self, adapters: Adapters) -> None:
         with parcels(adapters, buffer=True) as wf:

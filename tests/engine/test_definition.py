@@ -67,6 +67,14 @@ class TestDestinations:
 
         assert destinations_of(step, (), Status, Problems()) == {Status.PAID}
 
+    def test_outcome_alone_means_none(self) -> None:
+        def remind(run: Run[Order, Status]) -> Outcome:
+            return run.skip()
+
+        problems = Problems()
+        assert destinations_of(remind, (), Status, problems) == frozenset()
+        assert problems.found == []
+
     def test_an_async_function_is_a_problem(self) -> None:
         async def step(run: Run[Order, Status]) -> Literal[Status.PAID]:
             return Status.PAID
@@ -118,6 +126,14 @@ class TestBuild:
         builder.add_step(Status.CREATED, to_delivered)
         builder.add_step(Status.PAID, to_delivered)
         assert "CREATED is unreachable" in problems_of(builder)
+
+    def test_a_status_whose_functions_lead_nowhere(self) -> None:
+        def stay(run: Run[Order, Status]) -> Outcome:
+            return run.repeat()
+
+        builder = order_builder()
+        builder.add_step(Status.DELIVERED, stay)
+        assert "none of the functions of DELIVERED leads to another status" in problems_of(builder)
 
     def test_names_must_be_unique_and_usable(self) -> None:
         builder = order_builder()
