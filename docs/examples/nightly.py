@@ -65,8 +65,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a nightly report until SIGTERM or Ctrl-C.")
     parser.add_argument("--store", metavar="FILE", type=Path, default=Path("nightly.db"))
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+
+    def end(number: int, frame: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     adapters = workflow.sqlite(parser.parse_args().store)
     try:
         wf = b.build(adapters)

@@ -12,12 +12,14 @@ from tests.adapters.build import FAR, START, WORKFLOW, InThread, at, change, dra
 from workflow.adapters.memory import MemoryConnector, MemoryStorage, memory
 from workflow.adapters.memory.listeners import Listeners, TopicListeners
 from workflow.adapters.memory.ordered import Agenda, Roll
+from workflow.adapters.memory.record_store import WINDOW
 from workflow.adapters.memory.topic import TRIM, Topic
 from workflow.cancel import CancelToken
 from workflow.clock import SystemClock
 from workflow.errors import Cancelled, Closed, Rejected
 from workflow.event import ConnectorEvent, Shard
 from workflow.protocols import ConnectorReceiver, counts, definitions, direct_publish, holders, lag, notify
+from workflow.record import RecordFilter
 from workflow.run_state import RunState
 from workflow.testing import VirtualClock
 
@@ -103,6 +105,17 @@ def test_record_history_and_event_appear_at_the_same_moment() -> None:
     writing.join()
     writer.close()
     reader.close()
+
+
+def test_a_listing_looks_at_so_many_runs_and_then_ends_its_page() -> None:
+    """However few it found: others wait for the lock."""
+    adapters = memory()
+    adapters.record_store.store([change(first(f"run-{i}")) for i in range(WINDOW + 1)])
+    page = adapters.record_store.list(WORKFLOW, where=RecordFilter(by="nobody"))
+    assert page.items == ()
+    assert page.next
+    assert adapters.record_store.list(WORKFLOW, after=page.next, where=RecordFilter(by="nobody")).next == ""
+    adapters.close()
 
 
 # --- the connector -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 
 from tests.adapters.sqlite_support import bound, change, end, line_of, send, start
 from workflow.adapters.sqlite import schema, sqlite
+from workflow.adapters.sqlite.database import Database
 from workflow.adapters.sqlite.schema import APPLICATION_ID, VERSION
 from workflow.errors import Closed, InvalidInput, StoreVersionError, Unavailable
 
@@ -116,6 +117,21 @@ def test_an_unknown_level_of_synchronous(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="FULL"):
         sqlite(tmp_path / "x.db", synchronous="SOMETIMES")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("level", "durable", "cheap"), [("FULL", 2, 1), ("NORMAL", 1, 1), ("EXTRA", 3, 1), ("OFF", 0, 0)]
+)
+def test_each_transaction_is_as_durable_as_it_is_asked_to_be(
+    tmp_path: Path, level: str, durable: int, cheap: int
+) -> None:
+    database = Database(tmp_path / "levels.db", level)
+    for number, wanted in enumerate((True, False, True, True, False, True)):
+        with database.write(durable=wanted) as connection:
+            # The remark makes it another statement: SQLite answers this when it compiles, and Python keeps what it has.
+            found = connection.execute(f"PRAGMA synchronous -- {number}").fetchone()[0]
+        assert found == (durable if wanted else cheap)
+    database.close()
 
 
 def test_a_failed_migration_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -17,7 +18,7 @@ from workflow.adapters.sqlite.event_log import SqliteEventLog
 from workflow.adapters.sqlite.lease_store import SqliteLeaseStore
 from workflow.adapters.sqlite.watcher import Watcher
 from workflow.clock import SYSTEM
-from workflow.errors import Rejected
+from workflow.errors import Rejected, Unavailable
 from workflow.event import WHOLE, Event, Shard
 from workflow.protocols import Adapters, LeaseRow
 from workflow.run_state import RunState
@@ -255,6 +256,21 @@ def test_a_failed_transaction_is_undone(leases: tuple[SqliteLeaseStore, SqliteLe
             store.beat(bad, ["role"])
         assert set(other.beat("a", []).members) == {"a"}  # nothing is left, and the lock is free
     assert set(store.beat("b", []).members) == {"a", "b"}
+
+
+def test_a_beat_does_not_wait_long_for_a_lock(tmp_path: Path) -> None:
+    database = Database(tmp_path / "leases.db")
+    store = SqliteLeaseStore(database, Watcher(database), patience=0.05)
+    store.beat("a", [])
+    with closing(sqlite3.connect(tmp_path / "leases.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        before = time.monotonic()
+        with pytest.raises(Unavailable, match="holds the lock"):
+            store.beat("a", [])
+        assert 0.05 <= time.monotonic() - before < 5
+        holder.execute("COMMIT")
+    assert store.beat("a", []).members["a"].beat == 2
+    database.close()
 
 
 def test_epochs_rise_across_restarts(tmp_path: Path) -> None:

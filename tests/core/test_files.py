@@ -207,15 +207,40 @@ def test_a_change_of_the_number_of_shards_loses_nothing(path: Path) -> None:
     assert rest[0] != "event-1"
 
 
+def test_it_is_caught_up_when_every_shard_has_acknowledged_its_last_line(path: Path) -> None:
+    write(path, *numbered(1, 20), b"")
+    log = source(path)
+    assert not log.caught_up("feed")
+    for index in (1, 2, 3):
+        receiver = log.open("feed", Shard(index, 3))
+        assert not log.caught_up("feed")
+        drain(receiver)[-1].ack()
+    assert log.caught_up("feed")
+    assert not log.caught_up("other")
+    write(path, {"id": "event-21", "case": "case-0"})
+    assert not log.caught_up("feed")
+
+
 def test_progress_of_a_retired_layout_is_ignored(path: Path) -> None:
     write(path, *numbered(1, 20))
     old = source(path).open("feed", Shard()).recv(NEVER, limit=20)
     old[4].ack()
     new = source(path).open("feed", Shard(1, 2))
-    old[19].ack()
+    old[9].ack()
     new.close()
     shards = [drain(source(path).open("feed", Shard(index, 2))) for index in (1, 2)]
     assert sorted(n for found in shards for n in ids(found)) == sorted(f"event-{n}" for n in range(6, 21))
+    assert ids(drain(source(path).open("feed", Shard())))[0] == "event-6"
+    old[19].ack()  # the same number of shards, but not the same layout
+    assert ids(drain(source(path).open("feed", Shard())))[0] == "event-6"
+
+
+def test_going_back_to_an_earlier_number_of_shards_does_not_rewind(path: Path) -> None:
+    write(path, *numbered(1, 20))
+    source(path).open("feed", Shard()).recv(NEVER, limit=2)[-1].ack()
+    for index in (1, 2):
+        drain(source(path).open("feed", Shard(index, 2)))[-1].ack()
+    assert drain(source(path).open("feed", Shard())) == []
 
 
 # --- following ------------------------------------------------------------------------------------------------------

@@ -368,6 +368,10 @@ def test_an_answer_can_be_lost_after_the_effect(faults: Faulty, clock: VirtualCl
     assert faults.calls("record_store.store") == 3
     assert [row.version for row in wf.history(run_id)] == [1]
     assert clock.now() > START, "the backoff of the commit has passed"
+    faults.fail("timeout_store.create", after_effect=True)
+    with pytest.raises(Unavailable):
+        wf.schedule("order-2", "0 * * * *")
+    assert len(wf.items().items) == 1
 
 
 def test_calls_can_lag(faults: Faulty, clock: VirtualClock) -> None:

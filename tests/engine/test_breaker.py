@@ -126,10 +126,9 @@ def test_the_same_run_counts_once(clock: VirtualClock) -> None:
 def test_a_success_in_between_starts_the_count_anew(clock: VirtualClock) -> None:
     breaker = CircuitBreaker(POLICY, clock)
     for first in range(0, 100, 4):
-        for n in range(4):
-            breaker.failed(f"run-{first + n}")
+        assert all(breaker.failed(f"run-{first + n}") for n in range(4))
+        assert not breaker.open
         breaker.succeeded()
-    assert not breaker.open
 
 
 def opened(clock: VirtualClock) -> CircuitBreaker:

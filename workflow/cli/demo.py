@@ -121,8 +121,6 @@ def confirmed(run: Run[Order, Status], payload: bytes) -> Literal[Status.DELIVER
 @orders.timeout(Status.PACKED, after=timedelta(seconds=1.2))
 def remind(run: Run[Order, Status], now: datetime) -> Outcome:
     """A status may have several timers. This one reminds the courier and leaves the order where it is."""
-    if run.object.amount < 10:
-        return Status.REFUNDED  # not worth a reminder
     run.object.reminders += 1
     return run.repeat()
 

@@ -46,10 +46,11 @@ def sqlite(
     machine = runtime if runtime is not None else runtime_with(clock)
     database = Database(path, synchronous, machine)
     watcher = Watcher(database)
+    leases = SqliteLeaseStore(database, watcher, patience=lease_time / 5)
     return Adapters(
         record_store=SqliteRecordStore(database, watcher),
         event_streamer=LogStreamer(SqliteEventLog(database, watcher), machine),
         timeout_store=SqliteTimeoutStore(database, watcher),
-        role_scheduler=LeaseScheduler(SqliteLeaseStore(database, watcher), machine, lease_time=lease_time),
+        role_scheduler=LeaseScheduler(leases, machine, lease_time=lease_time),
         on_close=database.close,
     )

@@ -32,7 +32,7 @@ from . import forks
 from .schema import VERSION, found_version, migrate
 
 PATIENCE = 60.0
-"""Seconds that a writer waits for the lock of another process."""
+"""Seconds that a writer waits for the lock of another process, unless it says otherwise."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.0002, 0.01
 IDLE_READERS = 8
 """Readers kept open while nobody uses them."""
@@ -133,12 +133,12 @@ class Database:
             self._leave()
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Generator[sqlite3.Connection, None, None]:
+    def write(self, *, durable: bool = True, patience: float = PATIENCE) -> Generator[sqlite3.Connection, None, None]:
         """A connection with a transaction that holds the write lock. An empty transaction costs no disk access."""
         self._enter()
         try:
             with self._writing:
-                connection = self._begin(self._synchronous if durable else "NORMAL")
+                connection = self._begin(self._synchronous if durable else "NORMAL", patience)
                 try:
                     yield connection
                     connection.execute("COMMIT")
@@ -150,7 +150,7 @@ class Database:
         finally:
             self._leave()
 
-    def _begin(self, level: str) -> sqlite3.Connection:
+    def _begin(self, level: str, patience: float) -> sqlite3.Connection:
         # The level is given in a script, since a statement that Python has cached would not set it a second time:
         # SQLite executes this pragma when it compiles it.
         if self._writer is None:
@@ -161,7 +161,7 @@ class Database:
         if level != self._level:
             self._writer.executescript(f"PRAGMA synchronous = {level}")
             self._level = level
-        self._patiently(self._writer, "BEGIN IMMEDIATE")
+        self._patiently(self._writer, "BEGIN IMMEDIATE", patience)
         return self._writer
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
@@ -173,10 +173,10 @@ class Database:
             self._writer = None
             connection.close()
 
-    def _patiently(self, connection: sqlite3.Connection, statement: str) -> Sequence[Any]:
-        """Execute what may find the file locked by another process, until it does not, for at most `PATIENCE`."""
+    def _patiently(self, connection: sqlite3.Connection, statement: str, patience: float = PATIENCE) -> Sequence[Any]:
+        """Execute what may find the file locked by another process, until it does not, for at most `patience`."""
         clock = self.runtime.clock
-        pause, end = FIRST_PAUSE, clock.monotonic() + PATIENCE
+        pause, end = FIRST_PAUSE, clock.monotonic() + patience
         while True:
             try:
                 return connection.execute(statement).fetchall()
@@ -355,8 +355,8 @@ class Database:
 
 _ADVICE = (
     ("is full", "the disk is full, or a limit on the file's size is reached: make room, then go on"),
-    ("locked", f"another process has held the lock for {PATIENCE:g} s: look for one that was stopped in a transaction"),
-    ("busy", f"another process has held the lock for {PATIENCE:g} s: look for one that was stopped in a transaction"),
+    ("locked", "another process holds the lock all the time: look for one that was stopped in a transaction"),
+    ("busy", "another process holds the lock all the time: look for one that was stopped in a transaction"),
     ("readonly", "the file cannot be written: give this user the right to write it and its directory"),
     ("unable to open", "cannot be opened: does its directory exist, and may this user read and write it?"),
     ("malformed", "the file is damaged: stop the programs that use it, and restore a backup or run sqlite3's .recover"),

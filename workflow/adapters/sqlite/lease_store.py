@@ -3,6 +3,9 @@
 Every method is one transaction, so that what it compared is what it wrote on. Heartbeats are frequent and worth little:
 none of this waits for the disk. What a loss of power takes back, it takes back for all processes of the machine, which
 are gone too; but an epoch must never be given twice, so a grant is durable.
+
+A beat that waits for the file's lock is a beat that fails: whoever holds roles has to know in time. So these
+transactions are less patient than all others.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from ...clock import Signal
 from ...protocols import LeaseRow, LeaseTable, MemberRow, Unsubscribe
@@ -26,19 +30,23 @@ class SqliteLeaseStore:
 
     capabilities = frozenset({"notify"})
 
-    def __init__(self, database: Database, watcher: Watcher) -> None:
+    def __init__(self, database: Database, watcher: Watcher, *, patience: float = 1.0) -> None:
         self._database = database
+        self._patience = patience
         self._watcher = watcher
         self._guard = Guard(f"the lease store of {database.path}")
 
     def close(self) -> None:
         self._guard.close()
 
+    def _write(self, *, durable: bool = True) -> AbstractContextManager[sqlite3.Connection]:
+        return self._database.write(durable=durable, patience=self._patience)
+
     def beat(self, member: str, wants: Sequence[str]) -> LeaseTable:
         self._guard.check()
         wanted = json.dumps(sorted(set(wants)), ensure_ascii=False)
         change = 0
-        with self._database.write(durable=False) as connection:
+        with self._write(durable=False) as connection:
             row = connection.execute("SELECT wants FROM member WHERE name = ?", (member,)).fetchone()
             connection.execute(
                 "INSERT INTO member VALUES (?, 1, ?) "
@@ -58,7 +66,7 @@ class SqliteLeaseStore:
 
     def acquire(self, role: str, member: str, seen: LeaseRow | None) -> int | None:
         self._guard.check()
-        with self._database.write() as connection:
+        with self._write() as connection:
             row = connection.execute("SELECT epoch, holder FROM lease WHERE role = ?", (role,)).fetchone()
             if row != (None if seen is None else (seen.epoch, seen.holder)):
                 return None
@@ -75,7 +83,7 @@ class SqliteLeaseStore:
     def release(self, role: str, member: str, epoch: int) -> None:
         self._guard.check()
         change = 0
-        with self._database.write(durable=False) as connection:
+        with self._write(durable=False) as connection:
             freed = connection.execute(
                 "UPDATE lease SET holder = '' WHERE role = ? AND holder = ? AND epoch = ?", (role, member, epoch)
             ).rowcount
@@ -86,7 +94,7 @@ class SqliteLeaseStore:
     def leave(self, member: str, beat: int | None = None) -> None:
         self._guard.check()
         change = 0
-        with self._database.write(durable=False) as connection:
+        with self._write(durable=False) as connection:
             if beat is not None and _beat(connection, member) != beat:
                 return
             gone = connection.execute("DELETE FROM member WHERE name = ?", (member,)).rowcount
