@@ -14,13 +14,14 @@ submitted by a thread that goes on to something slow are led by the committer's 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Sequence
 
 from .cancel import CancelToken
 from .clock import Runtime, Signal, Task
-from .errors import BrokenAdapter, Cancelled, Refusal, Unavailable, WorkflowError
+from .errors import BrokenAdapter, Cancelled, Forked, Refusal, Unavailable, WorkflowError
 from .event import Change
 from .options import COMMIT_LIMIT, COMMIT_TRIES, INFRASTRUCTURE_RETRY
 from .protocols import Logger, RecordStore
@@ -52,6 +53,7 @@ class Committer:
         self._store = store
         self._runtime = runtime
         self._logger = logger
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._queue: deque[Ticket] = deque()
         self._leading = False
@@ -69,15 +71,22 @@ class Committer:
         self._stop.cancel("stopped")
         if self._task is not None:
             self._task.join(timeout)
-        while self._lead():
+        while not self._forked and self._lead():
             pass
 
     def submit(self, change: Change, signal: Signal) -> Ticket:
         """Queue a change. `signal` is notified when its ticket is done; `wake` or `wait` sees to that."""
+        if self._forked:
+            raise Forked("this workflow was built before a fork: in the child open new adapters, and build it on those")
         ticket = Ticket(change, signal)
         with self._lock:
             self._queue.append(ticket)
         return ticket
+
+    @property
+    def _forked(self) -> bool:
+        """Whether this is a forked child: whoever led or held the lock at the fork does not exist here."""
+        return os.getpid() != self._process
 
     def wake(self) -> None:
         """Have what is queued stored while this thread does something else."""

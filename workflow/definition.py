@@ -75,7 +75,7 @@ class Blueprint(NamedTuple):
 class Problems:
     """Everything that is wrong with a definition, in the order in which it was found."""
 
-    found: list[str] = field(default_factory=lambda: [])
+    found: list[str] = field(default_factory=list)
 
     def add(self, problem: str) -> None:
         if problem not in self.found:

@@ -9,11 +9,11 @@ import pytest
 
 from tests.adapters.build import InThread
 from workflow.adapters.memory.lease_store import MemoryLeaseStore
-from workflow.adapters.memory.storage import MemoryStorage
+from workflow.adapters.memory.storage import LeaseOf, MemoryStorage
 from workflow.adapters.support.lease_scheduler import HeldLease, LeaseScheduler
 from workflow.cancel import CancelToken
 from workflow.clock import Clock, Signal, runtime_with
-from workflow.errors import BrokenAdapter, Unavailable
+from workflow.errors import BrokenAdapter, Cancelled, Unavailable
 from workflow.protocols import LeaseRow, LeaseTable, Unsubscribe
 from workflow.testing import VirtualClock
 
@@ -67,13 +67,39 @@ class SkewedClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.ahead = 0.0
-        self.signal = clock.signal
+
+    def signal(self) -> Signal:
+        return self._clock.signal()
 
     def now(self) -> datetime:
         return self._clock.now() + timedelta(seconds=self.ahead)
 
     def monotonic(self) -> float:
         return self._clock.monotonic() + self.ahead
+
+
+class LateSignal:
+    """A signal whose waiter finds, once it was notified, that its token was cancelled too."""
+
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
+        self.notify = signal.notify
+
+    def wait(self, cancel: CancelToken | None = None, timeout: float | None = None) -> bool:
+        self._signal.wait(None, timeout)
+        raise Cancelled("at the same moment")
+
+
+class LateClock(SkewedClock):
+    """Makes such signals once it is told to."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.cancelling = False
+
+    def signal(self) -> Signal:
+        made = super().signal()
+        return LateSignal(made) if self.cancelling else made
 
 
 class Members:
@@ -279,6 +305,60 @@ def test_a_store_that_tells_of_nothing_is_looked_at(members: Members) -> None:
     lease.release()
     members.advance(0.3)
     assert waiting.ended()
+
+
+# --- leaving -------------------------------------------------------------------------------------------------------
+
+
+def test_closing_frees_the_roles_at_once(members: Members) -> None:
+    one, two = members.open("one")[0], members.open("two")[0]
+    lease = granted(one)
+    waiting = Waiting(two)
+    members.clock.settle()
+    one.close()
+    members.clock.settle()
+    assert waiting.ended()
+    assert lease.lost.cancelled
+    assert set(members.storage.leases.members) == {"two"}
+
+
+def test_a_cancelled_waiter_wants_nothing_any_more(members: Members) -> None:
+    """RL-5: the others plan without it from the next beat on, which comes at once."""
+    one, two = members.open("one")[0], members.open("two")[0]
+    granted(two, "other")
+    granted(one)
+    waiting = Waiting(two)
+    members.clock.settle()
+    assert members.storage.leases.members["two"].wants == {"role"}
+    waiting.cancel.cancel()
+    members.clock.settle()
+    assert members.storage.leases.members["two"].wants == set()
+
+
+def test_a_grant_that_meets_a_cancel_is_given_back(members: Members) -> None:
+    """RL-5: the role was granted, and before the waiter woke, its token was cancelled."""
+    late = LateClock(members.clock)
+    scheduler = LeaseScheduler(
+        FaultyStore(members.storage), runtime_with(late), lease_time=LEASE_TIME, member="one"
+    )  # fmt: skip
+    members.opened.append(scheduler)
+    late.cancelling = True
+    waiting = Waiting(scheduler)
+    assert isinstance(waiting.error, Cancelled)
+    members.clock.settle()
+    assert members.storage.leases.leases["role"] == LeaseOf(1, "")
+
+
+def test_who_needs_nothing_leaves_no_trace(members: Members) -> None:
+    """P9: no thread, no beats, no row; and comes back when it is needed."""
+    one, store = members.open("one")
+    granted(one).release()
+    members.advance(1)
+    assert members.storage.leases.members == {}
+    beats = store.beats
+    members.advance(9)
+    assert store.beats == beats
+    assert granted(one).epoch == 2
 
 
 # --- time ----------------------------------------------------------------------------------------------------------

@@ -84,10 +84,6 @@ def test_a_role_is_granted_only_as_it_was_seen(store: LeaseStore) -> None:
     assert row(store) == LeaseRow(2, "b", 1)
 
 
-def test_only_who_has_beaten_is_granted_anything(store: LeaseStore) -> None:
-    assert store.acquire("role", "nobody", None) is None
-
-
 def test_a_release_frees_its_own_grant_alone(store: LeaseStore) -> None:
     """RL-3"""
     store.beat("a", [])

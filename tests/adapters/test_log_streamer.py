@@ -23,6 +23,7 @@ class WatchedLog(MemoryEventLog):
     def __init__(self, storage: MemoryStorage | None = None) -> None:
         super().__init__(storage or MemoryStorage(), SystemClock())
         self.reads = 0
+        self.after = 0
         self.saved: list[tuple[int, int]] = []
         self.before_save: Callable[[], None] = lambda: None
         self.fail_reads = False
@@ -30,6 +31,7 @@ class WatchedLog(MemoryEventLog):
 
     def read(self, topic: str, shard: Shard, after: int, limit: int) -> tuple[Sequence[LogEntry], int]:
         self.reads += 1
+        self.after = after
         if self.fail_reads:
             raise Unavailable("down")
         return super().read(topic, shard, after, limit)
@@ -87,6 +89,15 @@ def test_an_ack_carries_the_mark_along(log: WatchedLog) -> None:
         receiver.recv(CancelToken())[0].ack()
     assert len(log.saved) == 101, "one for the first mark, then one for each ack"
     log.saved.clear()
+
+
+def test_a_trickle_costs_a_write_for_each_window(log: WatchedLog) -> None:
+    streamer = opened(log)
+    receiver = streamer.new_receiver("topic", "consumer")
+    for i in range(100):
+        streamer.new_sender("topic").send([event(f"k{i}")])
+        receiver.recv(CancelToken())
+    assert len(log.saved) <= 10
 
 
 def test_a_repeated_ack_costs_nothing(log: WatchedLog) -> None:
@@ -234,6 +245,21 @@ def test_a_shard_passes_over_what_others_own(log: WatchedLog) -> None:
     streamer.new_sender("topic").send([event(name) for name in names])
     assert receiver.recv(CancelToken(), timeout=0) == []
     assert log.saved == [(len(names), 0)]
+    assert receiver.recv(CancelToken(), timeout=0) == []
+    assert log.after == len(names), "and does not look at it again"
+
+
+def test_an_ack_passes_over_what_others_own(log: WatchedLog) -> None:
+    own = next(f"k{i}" for i in range(200) if Shard(1, 2).owns(f"k{i}"))
+    other = next(f"k{i}" for i in range(200) if not Shard(1, 2).owns(f"k{i}"))
+    streamer = opened(log)
+    receiver = streamer.new_receiver("topic", "consumer", shard=Shard(1, 2))
+    streamer.new_sender("topic").send([event(name) for name in (own, own, other, other)])
+    got = drain(receiver)
+    got[0].ack()
+    assert log.saved[-1][0] == 1
+    got[1].ack()
+    assert log.saved[-1][0] == 4
 
 
 def test_closing_a_streamer_closes_what_it_opened(log: WatchedLog) -> None:

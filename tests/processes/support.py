@@ -10,15 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import workflow
-from tests.processes.jobs import Effects, Job, Stage, jobs
-from workflow import Adapters, Workflow
+from tests.processes.jobs import Effects, Job, Stage, assert_done_at_least_once, assert_done_once, jobs
+from workflow import Adapters, RunState, Trigger, Workflow
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 60.0
@@ -129,9 +129,13 @@ class Site:
 
     def serve(self, **arguments: object) -> Worker:
         """A worker that serves the jobs, and is ready."""
-        worker = self.start("serve", **{"effects": str(self.effects.path), "lease_time": 1.0, **arguments})
+        worker = self.start_serving(**arguments)
         assert worker.hear() == "ready"
         return worker
+
+    def start_serving(self, **arguments: object) -> Worker:
+        """One that may not live long enough to say that it is ready."""
+        return self.start("serve", **{"effects": str(self.effects.path), "lease_time": 1.0, **arguments})
 
     def open(self) -> Adapters:
         """The file's adapters, in this process, closed at the end of the test."""
@@ -141,6 +145,33 @@ class Site:
     def jobs(self) -> Workflow[Job, Stage]:
         """The jobs' workflow, in this process, which serves nothing."""
         return jobs(self.effects).build(self.open())
+
+    def trigger(self, count: int, name: str, job: Job | None = None) -> list[str]:
+        """Start so many runs; their ids."""
+        requests: list[Trigger[Job, Stage]] = [Trigger(f"{name}-{number}", job or Job()) for number in range(count)]
+        run_ids = [answer for answer in self.jobs().trigger_many(requests) if isinstance(answer, str)]
+        assert len(run_ids) == count
+        return run_ids
+
+    def wait_for_effects(self, count: int) -> None:
+        """Wait until the steps were called so many times."""
+        wait_for(lambda: len(self.effects.read()) >= count, f"the call number {count} of a step")
+
+    def wait_for_ends(self) -> None:
+        """Wait until all runs have ended."""
+        wf = self.jobs()
+
+        def ended() -> bool:
+            page = wf.list(limit=1, run_states={RunState.RUNNING, RunState.PAUSED})
+            return not page.items and not page.next
+
+        wait_for(ended, "the end of all runs")
+
+    def assert_all_is_well(self, run_ids: Sequence[str]) -> None:
+        """Wait for the ends; then each run went its way once, and its steps were called."""
+        self.wait_for_ends()
+        assert_done_once(self.jobs(), run_ids)
+        assert_done_at_least_once(self.effects, run_ids)
 
     def clear_away(self) -> None:
         """At the end of the test."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -43,7 +44,9 @@ def in_child(program: Callable[[], None]) -> int:
         return child
     status = 1
     try:
-        faulthandler.dump_traceback_later(DEADLINE / 2, exit=True)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, chain=True)  # show where it hangs, then end it
+        signal.alarm(int(DEADLINE / 2))
         program()
         status = 0
     except BaseException:
@@ -111,4 +114,5 @@ def test_children_of_a_process_at_work(adapters: Adapters) -> None:
 def use_both(idle: Workflow[Order, Status], busy: Workflow[Order, Status], run_id: str) -> None:
     with pytest.raises(Forked):
         busy.trigger("from-the-child")
+    busy.stop()
     use_all_of_it(idle, run_id)

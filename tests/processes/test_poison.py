@@ -27,7 +27,7 @@ def supervise(site: Site, worker: Worker, until: Callable[[], bool]) -> tuple[Wo
         wait_for(done)
         if worker.ended:
             deaths += 1
-            worker = site.serve(lease_time=0.5, max_attempts=TRIES)
+            worker = site.start_serving(lease_time=0.5, max_attempts=TRIES)
     return worker, deaths
 
 
@@ -40,9 +40,10 @@ def test_a_run_that_kills_its_process_is_paused_at_last_and_no_other_is(site: Si
     run_ids = [answer for answer in wf.trigger_many(jobs) if isinstance(answer, str)]
     poisoned = run_ids.pop(INNOCENT // 4)
 
-    worker = site.serve(lease_time=0.5, max_attempts=TRIES)
+    worker = site.start_serving(lease_time=0.5, max_attempts=TRIES)
     worker, deaths = supervise(site, worker, lambda: wf.get(poisoned).run_state is RunState.PAUSED)
 
+    assert worker.hear() == "ready"
     # The first death is nobody's in particular; each later one is the poisoned run's, which was alone.
     assert deaths == TRIES + 1
     rows = wf.history(poisoned)

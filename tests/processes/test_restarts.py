@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
-from tests.processes.jobs import Job, Stage, assert_done_at_least_once, assert_done_once
+from tests.processes.jobs import Job
 from tests.processes.support import Site, Worker, wait_for
-from workflow import RunState, Trigger
-
-
-def some_jobs(site: Site, count: int, name: str, job: Job | None = None) -> list[str]:
-    requests: list[Trigger[Job, Stage]] = [Trigger(f"{name}-{number}", job or Job()) for number in range(count)]
-    return [answer for answer in site.jobs().trigger_many(requests) if isinstance(answer, str)]
-
-
-def wait_for_ends(site: Site, run_ids: Sequence[str]) -> None:
-    wf = site.jobs()
-
-    def all_ended() -> bool:
-        page = wf.list(limit=1, run_states={RunState.RUNNING, RunState.PAUSED})
-        return not page.items and not page.next
-
-    wait_for(all_ended, f"the end of {len(run_ids)} runs")
 
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
@@ -32,18 +14,16 @@ def test_every_run_arrives_under_one_seven_and_three_shards(site: Site, end: str
     for shards in (1, 7, 3):
         worker = site.serve(shards=shards, lease_time=0.5)
         done = len(site.effects.read())
-        run_ids += some_jobs(site, 100, f"under-{shards}", Job(pace=0.002))
+        run_ids += site.trigger(100, f"under-{shards}", Job(pace=0.002))
         # Some runs are through, some in hand, most have not begun.
-        wait_for(lambda before=done: len(site.effects.read()) > before + 50, "work under way")  # type: ignore[misc]
+        site.wait_for_effects(done + 50)
         if shards == 3:
-            wait_for_ends(site, run_ids)
+            site.wait_for_ends()
         if end == "stopped":
             worker.stop()
         else:
             worker.kill()
-    assert len(run_ids) == 300
-    assert_done_once(site.jobs(), run_ids)
-    assert_done_at_least_once(site.effects, run_ids)
+    site.assert_all_is_well(run_ids)
 
 
 def test_three_kills_in_the_middle_of_a_load_lose_nothing_and_double_nothing(site: Site) -> None:
@@ -51,16 +31,14 @@ def test_three_kills_in_the_middle_of_a_load_lose_nothing_and_double_nothing(sit
         return site.serve(shards=2, lease_time=0.5)
 
     worker = start()
-    run_ids = some_jobs(site, 500, "load")
+    run_ids = site.trigger(500, "load")
     for kill in range(1, 4):
-        wait_for(lambda least=250 * kill: len(site.effects.read()) > least, "work under way")  # type: ignore[misc]
+        site.wait_for_effects(250 * kill)
         worker.kill()
         worker = start()
-    wait_for_ends(site, run_ids)
+    site.wait_for_ends()
     worker.stop()
-    assert len(run_ids) == 500
-    assert_done_once(site.jobs(), run_ids)
-    assert_done_at_least_once(site.effects, run_ids)
+    site.assert_all_is_well(run_ids)
     # What was done twice was in hand at a kill, and the outside world can tell by its key.
     assert len({effect.key for effect in site.effects.read()}) == 2 * len(run_ids)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from tests.processes.jobs import Job, assert_done_at_least_once, assert_done_once, role_count
+from tests.processes.jobs import Job, role_count
 from tests.processes.support import DEADLINE, Site, Worker, wait_for
-from workflow import RunState, Trigger
 
 SHARDS = 3
 ROLES = role_count(SHARDS)
@@ -37,46 +36,29 @@ def wait_for_shares(workers: Sequence[Worker], seconds: float = DEADLINE) -> Non
     wait_for(shared, f"a fair share of {ROLES} roles for each of {len(workers)}", seconds)
 
 
-def some_jobs(site: Site, count: int, name: str, job: Job | None = None) -> list[str]:
-    answers = site.jobs().trigger_many([Trigger(f"{name}-{number}", job or Job()) for number in range(count)])
-    return [answer for answer in answers if isinstance(answer, str)]
-
-
-def wait_for_ends(site: Site, run_ids: Sequence[str]) -> None:
-    wf = site.jobs()
-    for run_id in run_ids:
-        wait_for(lambda: wf.get(run_id).run_state is RunState.COMPLETED, f"the end of run {run_id}")  # noqa: B023
-
-
-def assert_all_is_well(site: Site, run_ids: Sequence[str]) -> None:
-    wait_for_ends(site, run_ids)
-    assert_done_once(site.jobs(), run_ids)
-    assert_done_at_least_once(site.effects, run_ids)
-
-
 def test_the_roles_of_a_killed_process_move_within_the_bound(site: Site) -> None:
     first, second = serving(site, 2)
-    run_ids = some_jobs(site, 100, "before", Job(pace=0.005))
-    wait_for(lambda: len(site.effects.read()) > 50)
+    run_ids = site.trigger(100, "before", Job(pace=0.005))
+    site.wait_for_effects(50)
     first.kill()
     wait_for(lambda: second.ask("held") == ROLES, "all roles with the one that is left", BOUND + SLACK)
-    assert_all_is_well(site, run_ids)
+    site.assert_all_is_well(run_ids)
 
 
 def test_a_frozen_process_loses_its_roles_and_does_no_harm_when_it_wakes(site: Site) -> None:
     first, second = serving(site, 2)
     gate = site.folder / "open"
-    run_ids = some_jobs(site, 30, "gated", Job(gate=str(gate)))
+    run_ids = site.trigger(30, "gated", Job(gate=str(gate)))
     # Each process has a step in hand, which it will finish after the other has done the work.
     wait_for(lambda: {effect.process for effect in site.effects.read()} == {first.pid, second.pid})
     freeze_outside_of_a_transaction(site, first)
     wait_for(lambda: second.ask("held") == ROLES, "all roles with the one that is awake", BOUND + SLACK)
     gate.touch()
-    wait_for_ends(site, run_ids)
+    site.wait_for_ends()
     first.thaw()
     wait_for_shares([first, second])
-    run_ids += some_jobs(site, 30, "after")
-    assert_all_is_well(site, run_ids)
+    run_ids += site.trigger(30, "after")
+    site.assert_all_is_well(run_ids)
     first.stop()
     second.stop()
 
@@ -104,26 +86,26 @@ def freeze_outside_of_a_transaction(site: Site, worker: Worker) -> None:
 
 def test_a_process_that_froze_with_the_write_lock_holds_nobody_up_once_it_is_gone(site: Site) -> None:
     first, second = serving(site, 2)
-    run_ids = some_jobs(site, 50, "before", Job(pace=0.01))
+    run_ids = site.trigger(50, "before", Job(pace=0.01))
     assert first.ask("lock") == "locked"
     first.freeze()
     threading.Event().wait(2 * LEASE)  # all wait for the lock, for longer than any lease lasts
     first.kill()
     wait_for(lambda: second.ask("held") == ROLES, "all roles with the one that is left", BOUND + SLACK)
-    run_ids += some_jobs(site, 20, "after")
-    assert_all_is_well(site, run_ids)
+    run_ids += site.trigger(20, "after")
+    site.assert_all_is_well(run_ids)
     second.stop()
 
 
 def test_who_stops_hands_over_and_who_joins_gets_a_share_at_once(site: Site) -> None:
     """No lease runs out here, so each of these moves is one that was agreed on."""
     first, second = serving(site, 2, ENDLESS)
-    run_ids = some_jobs(site, 100, "before", Job(pace=0.005))
+    run_ids = site.trigger(100, "before", Job(pace=0.005))
     third = site.serve(lease_time=ENDLESS, shards=SHARDS)
     wait_for_shares([first, second, third])
     first.stop()
     wait_for_shares([second, third], BOUND + SLACK)
     second.stop()
     wait_for(lambda: third.ask("held") == ROLES, "all roles with the last one")
-    assert_all_is_well(site, run_ids)
+    site.assert_all_is_well(run_ids)
     third.stop()

@@ -44,7 +44,7 @@ class MemoryLeaseStore:
         store = self._leases
         with store.lock:
             current = self._row(role) if role in store.leases else None
-            if current != seen or member not in store.members:
+            if current != seen:
                 return None
             lease = store.leases.setdefault(role, LeaseOf())
             lease.epoch += 1

@@ -118,6 +118,7 @@ class LeaseScheduler:
 
     def await_role(self, role: str, cancel: CancelToken) -> HeldLease:
         """Wait until the role is ours. Raises `Unavailable` once the store has failed for nearly a lease time."""
+        self._guard.check()
         cancel.raise_if_cancelled()
         waiter = _Waiter(self._clock.signal(), self._clock.monotonic())
         with self._lock:
@@ -177,8 +178,10 @@ class LeaseScheduler:
         self._give_up("closed")
         self._fail_waiters(Closed(f"{self._guard.what} was closed"))
         self._news.notify()
-        if self._thread is not None:
-            self._thread.join()
+        with self._lock:
+            thread = self._thread  # it may be about to retire
+        if thread is not None:
+            thread.join()
             with suppress(Unavailable, Closed):  # if it fails, the others see that we beat no more
                 self._store.leave(self.member)
         self._store.close()

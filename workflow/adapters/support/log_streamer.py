@@ -237,8 +237,8 @@ class LogStreamer:
             self._receivers.discard(receiver)
 
     def close(self) -> None:
-        """Close every receiver, then the log."""
-        if not self._guard.close():
+        """Close every receiver, then the log. In a forked child there is nothing to do."""
+        if not self._guard.close() or self._guard.forked:
             return
         with self._lock:
             receivers = list(self._receivers)
