@@ -8,8 +8,8 @@ The package reads like a book, in this order; a module imports only from those b
   vocabulary  errors, cancel, clock, graph, run_state, record, event, codec, run
   contracts   protocols, options, environment
   data path   transition (THE write path), commit, trigger, call, consume, poll, outbox, step
-  joins       control, callback, timeout, parked, connector, cron, schedule, hook, delete, pause_retry, await_status,
-              reconcile, retention
+  joins       control, items, callback, timeout, parked, connector, cron, schedule, hook, delete, pause_retry,
+              await_status, reconcile, retention
   assembly    process (the runner), definition, roster, diagram, engine (class Workflow), builder
   around      console, adapters/{support,memory,sqlite}, environ, files, testing, cli
 

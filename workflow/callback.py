@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence, Set
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from .call import INFRASTRUCTURE, InHand, effect_of, make_run
@@ -35,7 +33,8 @@ from .errors import (
     StaleRecord,
 )
 from .event import Change, NewTimeout, Timeout, TimeoutState, composite
-from .options import Retry, Settled
+from .items import claim, postpone
+from .options import Settled
 from .protocols import Delivery
 from .record import Record
 from .run import Run
@@ -212,6 +211,10 @@ class Callbacks:
         items = self._environment.adapters.timeout_store.of_run(run_id)
         return [item for item in items if item.kind == KIND and item.status == status]
 
+    def claim(self, item: Timeout) -> bool:
+        """Count the attempt that is about to be made at a kept callback; False if there is none left."""
+        return claim(self._environment, item, self._declared[item.status].options.retry)
+
     def apply_kept(self, record: Record, item: Timeout) -> None:
         """Apply a kept callback to a run that is in its status. A failure puts it off, at last holds it."""
         callback = self._declared[item.status]
@@ -247,33 +250,10 @@ class Callbacks:
             if record is None or callback is None:
                 self._environment.skipped("run-deleted", KIND)
                 self._environment.adapters.timeout_store.finish([item.id], TimeoutState.CANCELLED)
-            elif self._takes(record, callback):
-                self.apply_kept(record, item)
-            else:
+            elif not self._takes(record, callback):
                 self._put_by(item, record)
-
-
-def postpone(environment: Environment[Any, Any], item: Timeout, fault: Fault, retry: Retry, *, before: int = 0) -> None:
-    """Put off an item that failed, by its backoff; hold it after the last attempt.
-
-    `before` is how many attempts had failed already when the item was made.
-    """
-    tried = item.attempt + 1
-    due_at: datetime | None = None
-    if before + tried < retry.max_attempts:
-        due_at = environment.now() + retry.delay(before + tried, environment.runtime.random)
-    environment.metrics.count("workflow_errors_total", workflow=environment.workflow_name, kind=fault.type)
-    environment.logger.log(
-        logging.WARNING,
-        "held" if due_at is None else "failed",
-        kind=item.kind,
-        name=item.name,
-        run_id=item.run_id,
-        attempt=tried,
-        error=fault.type,
-        place=fault.place,
-    )
-    environment.adapters.timeout_store.reschedule(item.id, due_at, tried, fault.type)
+            elif self.claim(item):
+                self.apply_kept(record, item)
 
 
 class CallbackHandler:
@@ -295,7 +275,8 @@ class CallbackHandler:
             current = self._environment.adapters.record_store.lookup([record.run_id])[0]
             if current is None or current.run_state is not RunState.RUNNING or current.status != self._status:
                 break
-            self._callbacks.apply_kept(current, item)
+            if not delivery.redelivered or self._callbacks.claim(item):
+                self._callbacks.apply_kept(current, item)
         return None
 
     def refused(self, record: Record, refusal: Refusal) -> Change | None:

@@ -26,6 +26,7 @@ from .cancel import CancelToken
 from .consume import Duty
 from .environment import Environment, Fault
 from .event import ConnectorEvent, Shard, Timeout, composite
+from .items import SUSPECT
 from .options import Settled
 from .parked import Parking, Redo
 from .protocols import Connector, ConnectorDelivery
@@ -130,7 +131,7 @@ class ConnectorReader(Generic[O, S]):
                 try:
                     for delivery in deliveries:
                         duty.idle.raise_if_cancelled()
-                        self._handle(delivery.event, duty)
+                        self._handle(delivery, duty)
                         handled = delivery
                 finally:
                     if handled is not None:
@@ -139,13 +140,20 @@ class ConnectorReader(Generic[O, S]):
         finally:
             receiver.close()
 
-    def _handle(self, event: ConnectorEvent, duty: Duty) -> None:
+    def _handle(self, delivery: ConnectorDelivery, duty: Duty) -> None:
         """Call the function. A failure parks the event, or, if order matters, stays with it until it goes well."""
+        event = delivery.event
+        if self._step.ordered:
+            self._insist(event, duty)
+            return
+        fault = SUSPECT if delivery.redelivered else self._call(event, duty)
+        if fault is not None:
+            self._parking.park(self._step.process, event.id, fault, payload=event_to_bytes(event))
+
+    def _insist(self, event: ConnectorEvent, duty: Duty) -> None:
+        """Call the function until it goes well."""
         tried = 0
         while (fault := self._call(event, duty)) is not None:
-            if not self._step.ordered:
-                self._parking.park(self._step.process, event.id, fault, payload=event_to_bytes(event))
-                return
             tried += 1
             delay = self._step.options.retry.delay(tried, self._environment.runtime.random)
             self._environment.logger.log(

@@ -17,6 +17,7 @@ from .consume import Duty
 from .environment import Environment, Fault
 from .errors import Refusal, StaleRecord
 from .event import Change, Timeout
+from .items import SUSPECT
 from .options import Retry
 from .parked import Parking, Redo
 from .protocols import Delivery
@@ -55,7 +56,8 @@ class DeleteHandler:
     def handle(self, delivery: Delivery, record: Record, duty: Duty) -> Change | None:
         if delivery.event.run_state is not RunState.DATA_DELETION_REQUESTED:
             return None
-        fault = self._delete(record, duty)
+        suspect = delivery.redelivered and self._custom is not None
+        fault = SUSPECT if suspect else self._delete(record, duty)
         if fault is not None:
             event = delivery.event
             self._parking.park(PROCESS, f"{event.key}:{event.version}", fault, run_id=event.key)

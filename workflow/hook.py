@@ -16,6 +16,7 @@ from .consume import Duty
 from .environment import Environment, Fault
 from .errors import Refusal
 from .event import Change, Timeout
+from .items import SUSPECT
 from .options import Settled
 from .parked import Parking, Redo
 from .protocols import Delivery
@@ -55,7 +56,7 @@ class HookHandler:
         event = delivery.event
         if event.run_state is not self._hook.run_state:
             return None
-        fault = self._call(record, duty)
+        fault = SUSPECT if delivery.redelivered else self._call(record, duty)
         if fault is not None:
             self._parking.park(self._hook.process, f"{event.key}:{event.version}", fault, run_id=event.key)
         return None

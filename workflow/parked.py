@@ -15,11 +15,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from . import callback
-from .callback import Callbacks, postpone
+from .callback import Callbacks
 from .clock import Signal
 from .consume import Duty
 from .environment import Environment, Fault
 from .event import NewTimeout, Timeout, TimeoutState, composite
+from .items import claim, postpone
 from .options import Retry
 from .poll import subscribe_to
 from .protocols import Unsubscribe
@@ -66,11 +67,13 @@ class Parking:
         environment.adapters.timeout_store.create([item])
 
     def again(self, item: Timeout, duty: Duty) -> None:
-        """Try a parked item; end it, put it off, or hold it."""
+        """Try a parked item; end it, put it off, or hold it. The attempt is counted first: it may end the process."""
         redo = self._redo.get(item.name)
         store = self._environment.adapters.timeout_store
         if redo is None:
             store.reschedule(item.id, None, item.attempt, "UnknownProcess")
+            return
+        if not claim(self._environment, item, redo.retry, before=1):
             return
         fault = redo.again(item, duty)
         if fault is None:

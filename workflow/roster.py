@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from .call import InHand
@@ -116,8 +117,11 @@ class Roster:
         yield from self._inserter(timers)
         for index in range(1, shards + 1):
             shard = Shard(index, shards)
-            source = TimerSource(environment, self._services.committer, self._services.in_hand, timers, shard)
-            yield self._poll(status, "timeout-consumer", source, timers[0].options, shard)
+            make = partial(TimerSource, environment, self._services.committer, self._services.in_hand, timers, shard)
+            yield self._process(status, "timeout-consumer", shard, partial(self._serve_timers, make, timers[0].options))
+
+    def _serve_timers(self, make: Callable[[], TimerSource], options: Settled, duty: Duty) -> None:
+        Poller(self._environment.clock, make(), options.batch, options.poll_interval).serve(duty)
 
     def _inserter(self, timers: Sequence[Timer]) -> Iterator[Process]:
         status, parking = timers[0].status, self._services.parking

@@ -19,13 +19,13 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple
 
 from .call import attempt
-from .callback import postpone
 from .clock import Signal
 from .consume import Duty
 from .cron import Cron
 from .environment import Environment, Fault, check_text
 from .errors import CodecError, InvalidInput, Rejected, RunInProgress
 from .event import NewTimeout, Timeout, TimeoutState, composite
+from .items import postpone
 from .options import Retry
 from .poll import FAR, subscribe_to
 from .protocols import Unsubscribe

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .call import InHand, attempt, effect_of, make_run
-from .callback import postpone
 from .clock import Signal
 from .commit import Committer
 from .consume import Duty
@@ -25,6 +24,7 @@ from .control import RUN_PAUSED
 from .environment import Environment, Fault, check_instant
 from .errors import AlreadyApplied, InvalidInput, Refusal, Rejected, StaleRecord
 from .event import Change, NewTimeout, Shard, Timeout, TimeoutState, composite
+from .items import SUSPECT, claim, postpone
 from .options import PAUSED_TIMER_RETRY, Settled
 from .poll import subscribe_to
 from .protocols import Delivery, Unsubscribe
@@ -77,7 +77,8 @@ class TimerInserter:
         if not self._current(record, delivery.event.version):
             self._environment.skipped("entry-over", "timeout-inserter")
             return None
-        fault = self.insert(record, duty)
+        computed = any(not isinstance(timer.after, timedelta) for timer in self._timers)
+        fault = SUSPECT if delivery.redelivered and computed else self.insert(record, duty)
         if fault is not None:
             self._park(delivery, fault)
         return None
@@ -133,7 +134,7 @@ class TimerInserter:
 
 
 class TimerSource:
-    """A poller's source: the timers of one status that are due, in one shard."""
+    """A poller's source: the timers of one status that are due, in one shard. Made anew when the role is taken."""
 
     def __init__(
         self,
@@ -150,6 +151,7 @@ class TimerSource:
         self._status = timers[0].status
         self._shard = shard
         self._signal = environment.clock.signal()
+        self._begun = environment.now()
 
     def due(self, now: datetime, limit: int) -> Sequence[Timeout]:
         environment = self._environment
@@ -168,7 +170,18 @@ class TimerSource:
         return subscribe_to(environment.adapters.timeout_store, "timeout", environment.workflow_name, signal)
 
     def handle(self, items: Sequence[Timeout], duty: Duty) -> None:
-        """Call the functions of due timers, one after the other; what they answer is committed together."""
+        """Call the functions of due timers; those that may have ended a process one by one, after the others."""
+        suspects = [item for item in items if self._is_suspect(item)]
+        self._handle([item for item in items if item not in suspects], duty)
+        for item in suspects:
+            self._handle([item], duty)
+
+    def _is_suspect(self, item: Timeout) -> bool:
+        """Whether it may have been at work when a process ended: it was due before this one took the role."""
+        return item.error_type == SUSPECT.type or self.due_at(item) <= self._begun
+
+    def _handle(self, items: Sequence[Timeout], duty: Duty) -> None:
+        """Call one function after the other; what they answer is committed together."""
         records = self._environment.adapters.record_store.lookup([item.run_id for item in items])
         submitted: list[tuple[Timeout, Any]] = []
         over: list[str] = []
@@ -213,6 +226,8 @@ class TimerSource:
         if timer is None:
             fault = Fault("UnknownTimer", item.name, "no live definition has a timer of this name")
             self._environment.adapters.timeout_store.reschedule(item.id, None, item.attempt, fault.type)
+            return
+        if self._is_suspect(item) and not claim(self._environment, item, timer.options.retry):
             return
         made = attempt(partial(self._call, timer, item, record, duty))
         if made.fault is not None:

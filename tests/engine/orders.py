@@ -19,7 +19,7 @@ class Status(IntEnum):
 @dataclass
 class Order:
     amount: int = 0
-    log: list[str] = field(default_factory=lambda: [])
+    log: list[str] = field(default_factory=list)
 
 
 LIMIT = 1000

@@ -264,7 +264,7 @@ def test_a_timer_is_created_once_however_often_its_event_comes(memory: Adapters,
     faults.heal()
     with wf:
         clock.settle()
-        assert len(calls) >= 4
+        assert len(calls) >= 2
         (item,) = wf.items(run_id).items
         assert item.due_at == START + HOUR, "the first one counts"
         clock.advance(HOUR)

@@ -18,7 +18,6 @@ from operator import attrgetter
 
 from ...event import Event, Shard, hash_of
 from ...protocols import Cursor, LogEntry
-from .storable import with_changes
 
 TRIM = 500
 
@@ -53,7 +52,11 @@ class Topic:
     def append(self, event: Event) -> None:
         """Give the event its position and its id, which rises as a text too."""
         self.head += 1
-        entry = LogEntry(self.head, with_changes(event, topic=self.name, id=f"{self.head:012d}"))
+        stored = Event(
+            self.name, event.key, event.status, event.run_state, event.version, event.created_at, event.headers,
+            id=f"{self.head:012d}",
+        )  # fmt: skip
+        entry = LogEntry(self.head, stored)
         for total, shards in self._parts.items():
             shards[0 if total == 1 else hash_of(event.key) % total].append(entry)
 

@@ -1,7 +1,7 @@
 """The one decision of a record store: is this change accepted, and if not, why not.
 
-A store looks up what it knows (`Known`), inside the lock or transaction that it will write in, and asks `judge`. The order of
-the questions is the contract's: it is what makes a repeated call harmless, and a trigger's key stronger than
+A store looks up what it knows (`Known`), inside the lock or transaction that it will write in, and asks `judge`. The
+order of the questions is the contract's: it is what makes a repeated call harmless, and a trigger's key stronger than
 `RunInProgress`.
 """
 
