@@ -26,7 +26,7 @@ import pytest
 import workflow
 from workflow import environ, options
 from workflow.cli.arguments import parser
-from workflow.options import DEFAULTS, Settled
+from workflow.options import DEFAULTS
 from workflow.testing import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -267,7 +267,7 @@ def test_all_that_takes_options_is_documented() -> None:
 
 
 def test_options_are_as_documented() -> None:
-    assert documented("Options of functions") == {own.name: getattr(DEFAULTS, own.name) for own in fields(Settled)}
+    assert documented("Options of functions") == DEFAULTS._asdict()
     assert set(documented("Options of functions")) == set(parameters(resolve("workflow.Builder.defaults")))
 
 

@@ -16,16 +16,15 @@ The package reads like a book, in this order; a module imports only from those b
 Start with `Builder`, and the five lines of the README.
 """
 
-from .adapters.memory import memory
-from .adapters.sqlite import sqlite
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from .builder import Builder
 from .cancel import CancelToken
 from .clock import Clock, Runtime
 from .codec import JsonCodec
 from .connector import Api
-from .cron import Cron
 from .engine import Workflow
-from .environ import adapters_from_env
 from .errors import (
     AlreadyApplied,
     AwaitTimeout,
@@ -57,6 +56,29 @@ from .run import Outcome, Run, RunView
 from .run_state import RunState
 from .trigger import Trigger
 from .version import __version__
+
+if _TYPE_CHECKING:
+    from .adapters.memory import memory
+    from .adapters.sqlite import sqlite
+    from .cron import Cron
+    from .environ import adapters_from_env
+
+_LATE = {
+    "Cron": ".cron",
+    "adapters_from_env": ".environ",
+    "memory": ".adapters.memory",
+    "sqlite": ".adapters.sqlite",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what not everybody needs when it is asked for: who uses one set of adapters does not pay for the others."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(_import_module(_LATE[name], __name__), name)
+    globals()[name] = found
+    return found
+
 
 __all__ = [
     "Adapters",

@@ -18,7 +18,7 @@ from .environment import Environment, Fault
 from .errors import Cancelled as CancelledWait
 from .errors import Closed, Unavailable, UndeclaredAnswer
 from .record import Record
-from .run import Cancel, Outcome, Pause, Repeat, Run, Skip
+from .run import Outcome, Run
 from .transition import Cancelled, Effect, Entered, Paused, Repeated
 
 T = TypeVar("T")
@@ -109,25 +109,25 @@ def effect_of(
     """
     if isinstance(answer, IntEnum) and int(answer) in destinations:
         return Entered(int(answer), environment.encode(run.object, carry)), ""
-    if isinstance(answer, Skip):
-        return None, ""
-    if isinstance(answer, Repeat):
-        return Repeated(environment.encode(run.object, carry), answer.delay), ""
-    if isinstance(answer, Pause):
-        return Paused(environment.encode(run.object, carry)), answer.reason
-    if isinstance(answer, Cancel):
-        return Cancelled(environment.encode(run.object, carry)), answer.reason
+    if isinstance(answer, Outcome):
+        return _effect_of_outcome(environment, answer, run, carry), answer.reason
     raise UndeclaredAnswer(_complaint(environment, answer, run, destinations))
+
+
+def _effect_of_outcome(
+    environment: Environment[Any, Any], outcome: Outcome, run: Run[Any, Any], carry: object
+) -> Effect | None:
+    if outcome.what == "skip":
+        return None
+    saved = environment.encode(run.object, carry)
+    if outcome.what == "repeat":
+        return Repeated(saved, outcome.delay)
+    return Paused(saved) if outcome.what == "pause" else Cancelled(saved)
 
 
 def _complaint(environment: Environment[Any, Any], answer: object, run: Run[Any, Any], destinations: Set[int]) -> str:
     declared = ", ".join(environment.graph.name(status) for status in sorted(destinations))
-    if isinstance(answer, IntEnum):
-        told = f"the status {answer.name}"
-    elif isinstance(answer, Outcome):
-        told = f"the outcome {type(answer).__name__}"
-    else:
-        told = f"a value of type {type(answer).__name__}"
+    told = f"the status {answer.name}" if isinstance(answer, IntEnum) else f"a {type(answer).__name__}"
     return f"run {run.run_id}: the function answered with {told}; declared are {declared}, and the outcomes of the run"
 
 

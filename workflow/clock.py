@@ -16,9 +16,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .cancel import CancelToken
 from .errors import Cancelled
@@ -68,8 +67,7 @@ class Task(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Runtime:
+class Runtime(NamedTuple):
     """The seams together: what a workflow, a scheduler or a watcher takes from the machine."""
 
     clock: Clock

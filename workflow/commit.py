@@ -13,7 +13,6 @@ submitted by a thread that goes on to something slow are led by the committer's 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -24,7 +23,7 @@ from .clock import Runtime, Signal, Task
 from .errors import BrokenAdapter, Cancelled, Forked, Refusal, Unavailable, WorkflowError
 from .event import Change
 from .options import COMMIT_LIMIT, COMMIT_TRIES, INFRASTRUCTURE_RETRY
-from .protocols import Logger, RecordStore
+from .protocols import WARNING, Logger, RecordStore
 
 
 class Ticket:
@@ -165,7 +164,7 @@ class Committer:
             try:
                 return self._store.store(changes)
             except Unavailable as error:
-                self._logger.log(logging.WARNING, "commit failed", attempt=attempt, error=type(error).__name__)
+                self._logger.log(WARNING, "commit failed", attempt=attempt, error=type(error).__name__)
                 if attempt >= COMMIT_TRIES:
                     raise
             except WorkflowError:

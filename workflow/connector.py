@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -29,7 +28,7 @@ from .event import ConnectorEvent, Shard, Timeout, composite
 from .items import SUSPECT
 from .options import Settled
 from .parked import Parking, Redo
-from .protocols import Connector, ConnectorDelivery
+from .protocols import WARNING, Connector, ConnectorDelivery
 from .run import O, RunView, S
 from .trigger import Trigger, Triggers
 
@@ -157,7 +156,7 @@ class ConnectorReader(Generic[O, S]):
             tried += 1
             delay = self._step.options.retry.delay(tried, self._environment.runtime.random)
             self._environment.logger.log(
-                logging.WARNING, "connector waits", connector=self._step.name, attempt=tried, error=fault.type
+                WARNING, "connector waits", connector=self._step.name, attempt=tried, error=fault.type
             )
             self._environment.clock.signal().wait(duty.idle, delay.total_seconds())
 

@@ -20,7 +20,6 @@ after a crash the first of them that comes again is the only one that can have b
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, Protocol
@@ -31,7 +30,7 @@ from .environment import Environment
 from .errors import Cancelled, Refusal, Unavailable
 from .event import Change, Event, Shard
 from .options import BATCH_BUDGET, INFRASTRUCTURE_RETRY, MISSING_RUN_BOUND, RETRIES_IN_PLACE
-from .protocols import Delivery, EventReceiver
+from .protocols import DEBUG, WARNING, Delivery, EventReceiver
 from .record import Record
 
 
@@ -165,7 +164,7 @@ class Reader:
                 if failures > RETRIES_IN_PLACE:
                     raise
                 told = {"process": self._name, "failures": failures, "error": type(error).__name__}
-                self._environment.logger.log(logging.WARNING, "batch failed, it is tried again", **told)
+                self._environment.logger.log(WARNING, "batch failed, it is tried again", **told)
                 delay = INFRASTRUCTURE_RETRY.delay(failures, self._environment.runtime.random)
                 self._environment.clock.signal().wait(duty.idle, delay.total_seconds())
 
@@ -265,5 +264,5 @@ class Reader:
         if age < MISSING_RUN_BOUND:
             return False
         self._environment.skipped("run-deleted", self._name)
-        self._environment.logger.log(logging.DEBUG, "event of a deleted run", run_id=delivery.event.key)
+        self._environment.logger.log(DEBUG, "event of a deleted run", run_id=delivery.event.key)
         return True

@@ -6,7 +6,6 @@ takes effect once, however often it is sent.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from .commit import Committer
 from .environment import Environment
 from .errors import AlreadyApplied, IllegalRunState, RunNotFound, StaleRecord
 from .event import Timeout, composite
+from .protocols import INFO
 from .record import Page, Record
 from .run_state import RunState
 from .transition import Author, Cancelled, Effect, Erasing, Hastened, Paused, Resumed, advance
@@ -103,7 +103,7 @@ class Control:
             return
         self._environment.adapters.timeout_store.reschedule(item.id, now, 0, "")
         self._environment.logger.log(
-            logging.INFO, "item retried", item=item.id, kind=item.kind, run_id=item.run_id, by=by, reason=reason
+            INFO, "item retried", item=item.id, kind=item.kind, run_id=item.run_id, by=by, reason=reason
         )
 
     def _hastened(self, record: Record, now: datetime) -> Effect:

@@ -27,7 +27,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from math import ceil
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from typing import NamedTuple
 
 from .clock import UTC
 from .errors import InvalidInput
@@ -94,8 +94,7 @@ class Cron:
 # --- fields --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Field:
+class _Field(NamedTuple):
     """One of the five: its name, its numbers from first to last, and the names of these numbers if they have some."""
 
     name: str
@@ -160,8 +159,7 @@ _FIELDS = (
 # --- slots on a wall clock that never jumps ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Calendar:
+class _Calendar(NamedTuple):
     """The slots of a specification, with no thought of time zones: all datetimes here are naive."""
 
     minutes: tuple[int, ...]
@@ -256,8 +254,9 @@ def _zone_name(zone: tzinfo) -> str:
     """The name by which `_load_zone` finds an equal zone again."""
     if isinstance(zone, timezone):
         return timezone(zone.utcoffset(None)).tzname(None)  # the offset's own name, not one that a caller gave it
-    if isinstance(zone, ZoneInfo) and zone.key:
-        return zone.key
+    key = getattr(zone, "key", None)  # what a ZoneInfo has
+    if isinstance(key, str):
+        return key
     raise InvalidInput(f"cron cannot store the time zone {zone!r}: give a name, a ZoneInfo or a datetime.timezone")
 
 
@@ -267,10 +266,16 @@ def _load_zone(name: str) -> tzinfo:
     if fixed := _FIXED_OFFSET.fullmatch(name):
         offset = timedelta(hours=int(fixed["hours"]), minutes=int(fixed["minutes"]))
         return timezone(-offset if fixed["sign"] == "-" else offset)
+    return _load_named_zone(name)
+
+
+def _load_named_zone(name: str) -> tzinfo:
+    import zoneinfo  # late: it costs milliseconds, and few schedules need more than UTC
+
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        if available_timezones():
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        if zoneinfo.available_timezones():
             problem = "it is not known here; allowed are names such as Europe/Paris, UTC and UTC+02:00"
         else:
             problem = "this machine has no time zone data; add tzdata, the system's or Python's, or use UTC"

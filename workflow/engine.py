@@ -16,7 +16,6 @@ from .call import InHand
 from .callback import Callbacks
 from .commit import Committer
 from .control import Control
-from .cron import Cron
 from .definition import Blueprint
 from .diagram import diagram
 from .environment import Environment
@@ -224,9 +223,10 @@ class Workflow(Generic[O, S]):
         `filter` is asked for each slot. A slot that meets an active run is skipped; with `catch_up` it waits for that
         run's end, and slots that passed while no process ran are made up.
         """
-        cron = Cron.parse(spec, zone)
         value = initial_value if initial_value is not None else self._environment.object_type()
-        plan = Plan(foreign_id, cron.spec, zone, self._environment.encode(value), catch_up, filter is not None)
+        plan = Plan(
+            foreign_id, " ".join(spec.split()), zone, self._environment.encode(value), catch_up, filter is not None
+        )
         self._services.schedules.set(plan, filter)
 
     # --- operating -------------------------------------------------------------------------------------------------

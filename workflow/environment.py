@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -71,8 +70,15 @@ class Fault(NamedTuple):
     @classmethod
     def of(cls, error: BaseException) -> Fault:
         """What to keep of `error`. Its place is where it was raised; a codec's error names the path in the object."""
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        return cls(type(error).__name__, _place_of(error), text[-_ERROR_LIMIT:])
+        return cls(type(error).__name__, _place_of(error), trace_of(error))
+
+
+def trace_of(error: BaseException) -> str:
+    """The end of the error's traceback, as text that every store can keep."""
+    import traceback  # late: it costs milliseconds, and most runs raise nothing
+
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_ERROR_LIMIT:]
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _place_of(error: BaseException) -> str:

@@ -8,8 +8,8 @@ answers are looked up in tables made at that time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 
 def _reachable(edges: Mapping[int, frozenset[int]], origin: int) -> frozenset[int]:
@@ -24,15 +24,14 @@ def _reachable(edges: Mapping[int, frozenset[int]], origin: int) -> frozenset[in
     return frozenset(found)
 
 
-@dataclass(frozen=True, eq=False)
-class Graph:
+class Graph(NamedTuple):
     """Statuses, the edges between them, and where a run starts. Make one with `Graph.of`."""
 
     start: int
     edges: Mapping[int, frozenset[int]]
     names: Mapping[int, str]
     """Each status's name, for people."""
-    reaches: Mapping[int, frozenset[int]] = field(repr=False)
+    reaches: Mapping[int, frozenset[int]]
     """For each status, all that can come after it."""
     terminals: frozenset[int]
     """The statuses that nothing leads out of: a run that enters one is completed."""

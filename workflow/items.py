@@ -9,13 +9,13 @@ A function that ends its process leaves no failure behind. So an item that may h
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from typing import Any
 
 from .environment import Environment, Fault
 from .event import Timeout
 from .options import Retry
+from .protocols import WARNING
 
 SUSPECT = Fault("Suspect", "", "its process may have ended while it was at work")
 """What is known of an item, or an event, that may have ended its process."""
@@ -52,7 +52,7 @@ def _reschedule(
     if backoff is not None:
         due_at = environment.now() + retry.delay(backoff, environment.runtime.random)
     environment.logger.log(
-        logging.WARNING,
+        WARNING,
         "held" if due_at is None else "failed",
         kind=item.kind,
         name=item.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from typing import NamedTuple
 
 from .errors import InvalidInput
 
@@ -89,8 +90,7 @@ class Options:
         return Options(**{name: getattr(other, name) if value is None else value for name, value in chosen})
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(NamedTuple):
     """Options with nothing left open."""
 
     parallel_count: int
@@ -135,5 +135,5 @@ STOP_TIMEOUT = 30.0
 
 def settle(options: Options) -> Settled:
     """`options`, with the defaults where nothing was given."""
-    chosen = ((own.name, getattr(options, own.name)) for own in fields(Settled))
+    chosen = ((name, getattr(options, name)) for name in Settled._fields)
     return Settled(**{name: getattr(DEFAULTS, name) if value is None else value for name, value in chosen})

@@ -7,7 +7,6 @@ with a capped backoff and never held, since a run waits behind it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -19,7 +18,7 @@ from .errors import WorkflowError
 from .event import OutboxEvent
 from .options import OUTBOX_RETRY
 from .poll import subscribe_to
-from .protocols import EventSender, Unsubscribe
+from .protocols import WARNING, EventSender, Unsubscribe
 
 
 class Outbox:
@@ -72,7 +71,7 @@ class Outbox:
         until = environment.now() + OUTBOX_RETRY.delay(attempt, environment.runtime.random)
         kind = type(error).__name__
         environment.logger.log(
-            logging.WARNING, "event not sent", run_id=row.event.key, topic=row.event.topic, attempt=attempt, error=kind
+            WARNING, "event not sent", run_id=row.event.key, topic=row.event.topic, attempt=attempt, error=kind
         )
         environment.adapters.record_store.postpone_outbox_event(row.id, until, attempt, kind)
 

@@ -8,7 +8,6 @@ at every `poll_interval`. A sweeper is for what no event announces, and may be s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,19 +51,19 @@ class Source(Protocol[I]):
         ...
 
 
-@dataclass(eq=False)
 class Poller(Generic[I]):
     """Serves one role over a source. `serve` runs on one thread."""
 
-    clock: Clock
-    source: Source[I]
-    batch: int
-    poll_interval: float | None
+    def __init__(self, clock: Clock, source: Source[I], batch: int, poll_interval: float | None) -> None:
+        self._clock = clock
+        self._source = source
+        self._batch = batch
+        self._poll_interval = poll_interval
 
     def serve(self, duty: Duty) -> None:
         """Handle what comes due until `duty.idle` fires, which raises `Cancelled`."""
-        signal = self.clock.signal()
-        unsubscribe = self.source.subscribe(signal)
+        signal = self._clock.signal()
+        unsubscribe = self._source.subscribe(signal)
         try:
             handled: list[str] = []
             while True:
@@ -76,60 +75,66 @@ class Poller(Generic[I]):
     def _turn(self, handled: list[str], signal: Signal, told: bool, duty: Duty) -> list[str]:
         """Handle what is due, or sleep until something is. Returns the names of what was handled."""
         duty.idle.raise_if_cancelled()
-        items = self.source.due(self.clock.now(), self.batch)
+        items = self._source.due(self._clock.now(), self._batch)
         if not items:
             signal.wait(duty.idle, self._sleep(told))
             return []
-        names = [self.source.name_of(item) for item in items]
+        names = [self._source.name_of(item) for item in items]
         if names == handled:
             signal.wait(duty.idle, STUCK_PAUSE)
-        self.source.handle(items, duty)
+        self._source.handle(items, duty)
         duty.progress()
         return names
 
     def _sleep(self, told: bool) -> float:
         """Seconds until the next look."""
         longest = IDLE_LIMIT if told else POLL_INTERVAL
-        if self.poll_interval is not None:
-            longest = min(longest, self.poll_interval)
-        following = self.source.due(FAR, 1)
+        if self._poll_interval is not None:
+            longest = min(longest, self._poll_interval)
+        following = self._source.due(FAR, 1)
         if not following:
             return longest
-        left = (self.source.due_at(following[0]) - self.clock.now()).total_seconds()
+        left = (self._source.due_at(following[0]) - self._clock.now()).total_seconds()
         return max(0.0, min(left, longest))
 
 
-@dataclass(eq=False)
 class Sweeper:
     """Serves one role that goes over records. `serve` runs on one thread."""
 
-    environment: Environment[Any, Any]
-    where: Callable[[datetime], RecordFilter]
-    """Which records, given the time of the sweep."""
-    handle: Callable[[Record, Duty], None]
-    interval: float = SWEEP_INTERVAL
-    after: Callable[[datetime, Duty], None] | None = None
-    """What else belongs to a sweep, once all records were handled."""
+    def __init__(
+        self,
+        environment: Environment[Any, Any],
+        where: Callable[[datetime], RecordFilter],
+        handle: Callable[[Record, Duty], None],
+        interval: float = SWEEP_INTERVAL,
+        after: Callable[[datetime, Duty], None] | None = None,
+    ) -> None:
+        """`where` tells which records, given the time of the sweep; `after` is called once all of them were handled."""
+        self._environment = environment
+        self._where = where
+        self._handle = handle
+        self._interval = interval
+        self._after = after
 
     def serve(self, duty: Duty) -> None:
         """Sweep every `interval` seconds until `duty.idle` fires, which raises `Cancelled`."""
-        clock = self.environment.clock
+        clock = self._environment.clock
         while True:
             now = clock.now()
             self._sweep(now, duty)
-            if self.after is not None:
-                self.after(now, duty)
+            if self._after is not None:
+                self._after(now, duty)
             duty.progress()
-            clock.signal().wait(duty.idle, self.interval)
+            clock.signal().wait(duty.idle, self._interval)
 
     def _sweep(self, now: datetime, duty: Duty) -> None:
-        store, name, where = self.environment.adapters.record_store, self.environment.workflow_name, self.where(now)
+        store, name, where = self._environment.adapters.record_store, self._environment.workflow_name, self._where(now)
         cursor = ""
         while True:
             page = store.list(name, after=cursor, limit=SWEEP_PAGE, where=where)
             for record in page.items:
                 duty.idle.raise_if_cancelled()
-                self.handle(record, duty)
+                self._handle(record, duty)
             cursor = page.next
             if not cursor:
                 return

@@ -11,8 +11,6 @@ again.
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
@@ -20,11 +18,11 @@ from typing import Any, NamedTuple
 from .cancel import CancelToken
 from .clock import Task
 from .consume import Duty
-from .environment import Environment
+from .environment import Environment, trace_of
 from .errors import Cancelled, Closed
 from .event import Shard
 from .options import FAILURES_BEFORE_HANDOVER, INFRASTRUCTURE_RETRY
-from .protocols import Lease
+from .protocols import ERROR, Lease
 
 
 class ProcessState(Enum):
@@ -174,10 +172,10 @@ class _Shift:
         environment, role = self._environment, self._process.role
         environment.metrics.count("workflow_process_failures_total", workflow=environment.workflow_name, role=role)
         environment.logger.log(
-            logging.ERROR,
+            ERROR,
             "process failed",
             role=role,
             failures=self._failures,
             error=type(error).__name__,
-            trace="".join(traceback.format_exception(type(error), error, error.__traceback__))[-4000:],
+            trace=trace_of(error),
         )

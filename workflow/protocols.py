@@ -18,13 +18,12 @@ Rules for all of them:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from .cancel import CancelToken
 from .clock import Signal
@@ -170,8 +169,7 @@ class EventReceiver(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ReceiverInfo:
+class ReceiverInfo(NamedTuple):
     """A receiver that the streamer knows and keeps events for."""
 
     topic: str
@@ -327,8 +325,7 @@ class Connector(Protocol):
 # --- the stores under LogStreamer and LeaseScheduler ---------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Cursor:
+class Cursor(NamedTuple):
     """The progress of one shard of one receiver's name, in one layout of that name."""
 
     topic: str
@@ -344,8 +341,7 @@ class Cursor:
     """The last position of the topic when the cursor was opened."""
 
 
-@dataclass(frozen=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """An event at its position. Positions rise within a topic, from 1, perhaps with gaps."""
 
     position: int
@@ -385,8 +381,7 @@ class EventLog(Adapter, Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class LeaseRow:
+class LeaseRow(NamedTuple):
     """A role as the store has it."""
 
     epoch: int
@@ -396,8 +391,7 @@ class LeaseRow:
     """The holder's beat when this was read."""
 
 
-@dataclass(frozen=True)
-class MemberRow:
+class MemberRow(NamedTuple):
     """A member as the store has it: one instance's scheduler."""
 
     beat: int
@@ -405,8 +399,7 @@ class MemberRow:
     """The roles that it waits for."""
 
 
-@dataclass(frozen=True)
-class LeaseTable:
+class LeaseTable(NamedTuple):
     """All of it, read at one moment."""
 
     members: Mapping[str, MemberRow]
@@ -579,19 +572,30 @@ class Codec(Protocol):
         ...
 
 
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
+"""The levels of log lines: those of the standard `logging`, which is imported by the logger that uses it."""
+
+
 class Logger(Protocol):
     """Takes the engine's log lines. Fields are ids, names and numbers, never the user's object."""
 
     def log(self, level: int, message: str, **fields: object) -> None: ...
 
 
+def _standard_logger() -> Any:
+    import logging  # late: it costs milliseconds, and another logger may be given
+
+    logger = logging.getLogger("workflow")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
+
+
 class StandardLogger:
     """The default: the standard `logging`, logger `workflow`, silent until the application sets up a handler."""
 
     def __init__(self) -> None:
-        self._logger = logging.getLogger("workflow")
-        if not self._logger.handlers:
-            self._logger.addHandler(logging.NullHandler())
+        self._logger = _standard_logger()
 
     def log(self, level: int, message: str, **fields: object) -> None:
         if self._logger.isEnabledFor(level):

@@ -7,7 +7,6 @@ guard absorbs the second one. What no live definition declares is reported, neve
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Set
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from .errors import WorkflowError
 from .options import SWEEP_INTERVAL
 from .parked import KIND as PARKED
 from .poll import SWEEP_PAGE, Sweeper
-from .protocols import counts
+from .protocols import WARNING, counts
 from .record import Record, RecordFilter
 from .run_state import RunState
 from .transition import event_of
@@ -68,13 +67,13 @@ class Reconciler:
         try:
             sender.send([event])
         except WorkflowError as error:  # this one keeps no other from its event: it is tried again by the next sweep
-            environment.logger.log(logging.WARNING, "event not emitted again", error=type(error).__name__, **told)
+            environment.logger.log(WARNING, "event not emitted again", error=type(error).__name__, **told)
             return
         finally:
             sender.close()
         self._known[version] = (now + interval, 2 * interval)
         environment.metrics.count("workflow_reconciled_total", workflow=environment.workflow_name)
-        environment.logger.log(logging.WARNING, "event emitted again", **told)
+        environment.logger.log(WARNING, "event emitted again", **told)
 
     def _finish(self, now: datetime, duty: Duty) -> None:
         """Forget versions that moved on; report what stands in statuses that the definition does not have."""
@@ -100,5 +99,5 @@ class Reconciler:
                     f"workflow_undeclared_{what}", number, workflow=name, status=str(status)
                 )
                 self._environment.logger.log(
-                    logging.WARNING, f"{what} in an undeclared status", workflow=name, status=status, number=number
+                    WARNING, f"{what} in an undeclared status", workflow=name, status=status, number=number
                 )

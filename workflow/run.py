@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from .cancel import CancelToken
 from .errors import InvalidInput
@@ -26,32 +26,10 @@ S = TypeVar("S", bound=IntEnum)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a function may answer instead of a status. Made by the methods of `Run`."""
+    """What a function may answer instead of a status. Made by the methods of `Run`, which say what each does."""
 
-
-@dataclass(frozen=True)
-class Skip(Outcome):
-    """Store nothing: this event is done with."""
-
-
-@dataclass(frozen=True)
-class Repeat(Outcome):
-    """Save the object and run the step again after `delay`; the entry and its timers stay."""
-
+    what: Literal["skip", "repeat", "pause", "cancel"]
     delay: timedelta = timedelta(0)
-
-
-@dataclass(frozen=True)
-class Pause(Outcome):
-    """Save the object and stop until somebody resumes the run."""
-
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Cancel(Outcome):
-    """Save the object and end the run here."""
-
     reason: str = ""
 
 
@@ -92,22 +70,22 @@ class Run(Generic[O, S]):
 
     def skip(self) -> Outcome:
         """Do nothing with this event, and do not save the object."""
-        return Skip()
+        return Outcome("skip")
 
     def repeat(self, delay: timedelta | float = 0.0) -> Outcome:
         """Save the object and run this step again after `delay` (a timedelta, or seconds)."""
         span = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
         if span < timedelta(0):
             raise InvalidInput(f"run {self.run_id}: a repeat cannot lie in the past ({span})")
-        return Repeat(span)
+        return Outcome("repeat", delay=span)
 
     def pause(self, reason: str = "") -> Outcome:
         """Save the object and pause the run; `reason` goes into its history."""
-        return Pause(reason)
+        return Outcome("pause", reason=reason)
 
     def cancel(self, reason: str = "") -> Outcome:
         """Save the object and cancel the run; `reason` goes into its history."""
-        return Cancel(reason)
+        return Outcome("cancel", reason=reason)
 
 
 @dataclass(frozen=True)

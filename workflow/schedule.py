@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple
@@ -21,14 +20,13 @@ from typing import Any, Generic, NamedTuple
 from .call import attempt
 from .clock import Signal
 from .consume import Duty
-from .cron import Cron
 from .environment import Environment, Fault, check_text
 from .errors import CodecError, InvalidInput, Rejected, RunInProgress
 from .event import NewTimeout, Timeout, TimeoutState, composite
 from .items import postpone
 from .options import Retry
 from .poll import FAR, subscribe_to
-from .protocols import Unsubscribe
+from .protocols import INFO, Unsubscribe
 from .run import O, S
 from .trigger import LONGEST_FOREIGN_ID, Trigger, Triggers
 
@@ -62,7 +60,9 @@ class Plan(NamedTuple):
         return cls(**fields)
 
     def next_slot(self, after: datetime) -> datetime:
-        """The first slot after that instant, in UTC."""
+        """The first slot after that instant, in UTC. Raises `InvalidInput` if the specification or zone is none."""
+        from .cron import Cron  # late: it costs milliseconds, and few workflows have schedules
+
         return Cron.parse(self.spec, self.zone).next(after)
 
 
@@ -154,9 +154,7 @@ class Schedules(Generic[O, S]):
                 self._put_off(item, slot, "RunInProgress")
                 return
             self._environment.skipped("run-in-progress", KIND)
-            self._environment.logger.log(
-                logging.INFO, "slot skipped", foreign_id=plan.foreign_id, slot=slot.isoformat()
-            )
+            self._environment.logger.log(INFO, "slot skipped", foreign_id=plan.foreign_id, slot=slot.isoformat())
             self._move_on(item, plan, slot, "RunInProgress")
             return
         except (CodecError, InvalidInput, Rejected) as error:  # this schedule's trouble, and not that of others

@@ -14,7 +14,6 @@ before the function is called again: the count survives the next crash, and ends
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Set
 from functools import partial
@@ -28,7 +27,7 @@ from .environment import Environment, Fault
 from .errors import Refusal, Rejected, WorkflowError
 from .event import Change
 from .options import Breaker, Settled
-from .protocols import Delivery
+from .protocols import WARNING, Delivery
 from .record import Record
 from .run import Run
 from .run_state import RunState
@@ -203,7 +202,7 @@ class StepHandler:
         environment, retry, tried = self._environment, self._step.options.retry, tries(record)
         environment.metrics.count("workflow_errors_total", workflow=environment.workflow_name, kind=fault.type)
         environment.logger.log(
-            logging.WARNING,
+            WARNING,
             "step failed",
             workflow=environment.workflow_name,
             run_id=record.run_id,

@@ -30,7 +30,6 @@ from workflow import (
 )
 from workflow.adapters.memory import MemoryConnector, MemoryStorage
 from workflow.protocols import Metrics, direct_publish, notify
-from workflow.run import Pause
 from workflow.testing import (
     START,
     Faulty,
@@ -84,8 +83,8 @@ def test_a_function_can_be_called_alone() -> None:
     assert pay(run) is Status.PAID
     assert run.object.log == ["run-1/1/0/step"]
     assert run.entered_at == run.created_at == START
-    assert pay(run_for(Order(amount=11), Status.NEW)) == Pause("too much")
-    assert pay(run_for(Order(), Status.NEW, attempt=3, run_id="r")) == Pause("too much")
+    assert pay(run_for(Order(amount=11), Status.NEW)) == Outcome("pause", reason="too much")
+    assert pay(run_for(Order(), Status.NEW, attempt=3, run_id="r")) == Outcome("pause", reason="too much")
 
 
 def test_a_function_sees_that_it_should_end() -> None:

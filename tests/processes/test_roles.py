@@ -46,21 +46,23 @@ def test_the_roles_of_a_killed_process_move_within_the_bound(site: Site) -> None
 
 
 def test_a_frozen_process_loses_its_roles_and_does_no_harm_when_it_wakes(site: Site) -> None:
-    first, second = serving(site, 2)
+    workers = serving(site, 2)
     gate = site.folder / "open"
     run_ids = site.trigger(30, "gated", Job(gate=str(gate)))
-    # Each process has a step in hand, which it will finish after the other has done the work.
-    wait_for(lambda: {effect.process for effect in site.effects.read()} == {first.pid, second.pid})
-    freeze_outside_of_a_transaction(site, first)
-    wait_for(lambda: second.ask("held") == ROLES, "all roles with the one that is awake", BOUND + SLACK)
+    site.wait_for_effects(1)
+    # It has a step in hand, which it will finish after the other one has done the work.
+    frozen = next(worker for worker in workers if worker.pid == site.effects.read()[0].process)
+    other = next(worker for worker in workers if worker is not frozen)
+    freeze_outside_of_a_transaction(site, frozen)
+    wait_for(lambda: other.ask("held") == ROLES, "all roles with the one that is awake", BOUND + SLACK)
     gate.touch()
     site.wait_for_ends()
-    first.thaw()
-    wait_for_shares([first, second])
+    frozen.thaw()
+    wait_for_shares(workers)
     run_ids += site.trigger(30, "after")
     site.assert_all_is_well(run_ids)
-    first.stop()
-    second.stop()
+    frozen.stop()
+    other.stop()
 
 
 def freeze_outside_of_a_transaction(site: Site, worker: Worker) -> None:
