@@ -17,7 +17,7 @@ from typing import Generic, Literal, TypeVar
 from .cancel import CancelToken
 from .errors import InvalidInput
 from .event import composite
-from .record import Record
+from .record import NO_META, Record
 from .run_state import RunState
 
 O = TypeVar("O")  # noqa: E741 - the object's type, as in the docs
@@ -54,7 +54,7 @@ class Run(Generic[O, S]):
     """How many tries of this turn failed before this one."""
     cancelled: CancelToken = field(default_factory=CancelToken)
     """Fires on stop, lost role, an operator's cancel, and the step's own time-out."""
-    meta: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, str] = field(default_factory=lambda: NO_META)
     step: str = "step"
     """Which of the status's functions this is, as the idempotency key needs it."""
 

@@ -35,7 +35,7 @@ class Sampler:
 
     def _sample(self) -> None:
         while not self._stop.wait(0.001):
-            for thread, frame in sys._current_frames().items():
+            for thread, frame in sys._current_frames().items():  # pyright: ignore[reportPrivateUsage] - there is no other
                 if thread != threading.get_ident():
                     self._note(frame)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -59,7 +59,7 @@ def three_steps(name: str = "bench", batch: int = 100, shards: int = 1) -> Build
 
 
 @contextmanager
-def adapters(kind: str) -> Iterator[tuple[Adapters, Path | None]]:
+def adapters(kind: str) -> Generator[tuple[Adapters, Path | None], None, None]:
     """A fresh set, and its file if it has one."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "bench.db"
