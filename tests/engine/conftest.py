@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import workflow
 from workflow import Adapters
+from workflow.testing import RecordingMetrics, VirtualClock, recording_metrics
 
-Make = Callable[[], Adapters]
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def metrics() -> RecordingMetrics:
+    return recording_metrics()
+
+
+def clock_of(request: pytest.FixtureRequest) -> VirtualClock | None:
+    """The test's virtual clock, if it takes one; else its adapters live in real time."""
+    return request.getfixturevalue("clock") if "clock" in request.fixturenames else None
 
 
 @pytest.fixture(params=["memory", "sqlite"])
 def adapters(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Adapters]:
-    """A fresh set, closed at the end."""
-    made = workflow.memory() if request.param == "memory" else workflow.sqlite(tmp_path / "store.db")
-    try:
-        yield made
-    finally:
-        made.close()
+    """A fresh set of each kind, closed at the end."""
+    clock = clock_of(request)
+    made = (
+        workflow.memory(clock=clock)
+        if request.param == "memory"
+        else workflow.sqlite(tmp_path / "store.db", clock=clock)
+    )
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def open_sqlite(tmp_path: Path) -> Iterator[Make]:
-    """Opens one SQLite file, any number of times."""
-    opened: list[Adapters] = []
-
-    def make() -> Adapters:
-        opened.append(workflow.sqlite(tmp_path / "shared.db", lease_time=1.0))
-        return opened[-1]
-
-    try:
-        yield make
-    finally:
-        for each in opened:
-            each.close()
+def memory(request: pytest.FixtureRequest) -> Iterator[Adapters]:
+    """A fresh set in memory, for what is the same on every set."""
+    made = workflow.memory(clock=clock_of(request))
+    yield made
+    made.close()

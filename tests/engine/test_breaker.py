@@ -33,11 +33,6 @@ class Job:
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 def adapters(clock: VirtualClock) -> Iterator[Adapters]:
     made = workflow.memory(clock=clock)
     yield made

@@ -31,7 +31,7 @@ from workflow import (
     Workflow,
 )
 from workflow.adapters.memory import MemoryConnector, MemoryStorage
-from workflow.testing import START, Faulty, RecordingMetrics, VirtualClock, recording_metrics
+from workflow.testing import START, Faulty, RecordingMetrics, VirtualClock
 
 RETRY = Retry(initial=1.0, multiplier=2.0, jitter=False, max_attempts=5)
 """Tries at 0, 1, 3, 7 and 15 seconds; the fifth is the last."""
@@ -59,16 +59,6 @@ Engine = Workflow[Job, Stage]
 
 class Panic(BaseException):
     """Neither an `Exception` nor a wish to exit."""
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def metrics() -> RecordingMetrics:
-    return recording_metrics()
 
 
 class Store:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import IntEnum
@@ -16,7 +15,7 @@ import pytest
 import workflow
 from workflow import Adapters, Builder, InvalidInput, Outcome, Retry, Run, RunState, Workflow
 from workflow.adapters.memory import MemoryStorage
-from workflow.testing import START, Faulty, RecordingMetrics, VirtualClock, recording_metrics
+from workflow.testing import START, Faulty, RecordingMetrics, VirtualClock
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -33,33 +32,6 @@ class Report:
 
 
 Engine = Workflow[Report, Stage]
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def metrics() -> RecordingMetrics:
-    return recording_metrics()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def adapters(request: pytest.FixtureRequest, tmp_path: Path, clock: VirtualClock) -> Iterator[Adapters]:
-    if request.param == "memory":
-        made = workflow.memory(clock=clock)
-    else:
-        made = workflow.sqlite(tmp_path / "store.db", clock=clock)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def memory(clock: VirtualClock) -> Iterator[Adapters]:
-    made = workflow.memory(clock=clock)
-    yield made
-    made.close()
 
 
 def quick() -> Builder[Report, Stage]:

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Literal
 
-import pytest
-
-import workflow
 from tests.engine.orders import Order, Status
 from workflow import Adapters, Api, Builder, ConnectorEvent, Retry, Run, RunState, RunView, Trigger, Workflow
 from workflow.adapters.memory import MemoryConnector
 from workflow.testing import eventually, wait_for_state
 
 AT_ONCE = Retry(initial=0.0, maximum=0.0, jitter=False, max_attempts=3)
-
-
-@pytest.fixture
-def memory() -> Iterator[Adapters]:
-    made = workflow.memory()
-    yield made
-    made.close()
 
 
 def test_innocents_do_not_share_the_attempts_of_the_one_that_they_stand_behind(adapters: Adapters) -> None:

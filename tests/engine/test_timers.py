@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
-import pytest
-
 import workflow
 from workflow import Adapters, Builder, Outcome, Run, RunState, Workflow
-from workflow.testing import START, Faulty, RecordingMetrics, VirtualClock, recording_metrics, wait_for_state
+from workflow.testing import START, Faulty, RecordingMetrics, VirtualClock, wait_for_state
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -32,34 +29,6 @@ class User:
 
 
 Engine = Workflow[User, Stage]
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def metrics() -> RecordingMetrics:
-    return recording_metrics()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def adapters(request: pytest.FixtureRequest, tmp_path: Path, clock: VirtualClock) -> Iterator[Adapters]:
-    if request.param == "memory":
-        made = workflow.memory(clock=clock)
-    else:
-        made = workflow.sqlite(tmp_path / "store.db", clock=clock)
-    with ExitStack() as stack:
-        stack.callback(made.close)
-        yield made
-
-
-@pytest.fixture
-def memory(clock: VirtualClock) -> Iterator[Adapters]:
-    made = workflow.memory(clock=clock)
-    yield made
-    made.close()
 
 
 def since_start(instant: datetime) -> timedelta:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -18,34 +16,12 @@ from workflow.testing import (
     RecordingMetrics,
     VirtualClock,
     eventually,
-    recording_metrics,
     wait_for_state,
     wait_for_status,
 )
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def metrics() -> RecordingMetrics:
-    return recording_metrics()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def adapters(request: pytest.FixtureRequest, tmp_path: Path, clock: VirtualClock) -> Iterator[Adapters]:
-    made = (
-        workflow.memory(clock=clock)
-        if request.param == "memory"
-        else workflow.sqlite(tmp_path / "store.db", clock=clock)
-    )
-    yield made
-    made.close()
 
 
 class TestReconcile:
