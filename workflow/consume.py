@@ -13,9 +13,7 @@ A batch has a budget of time. Its size starts at one event and doubles while bat
 a slow function has little handed out at a time: what was handed out and not finished is a suspect to the next receiver.
 For the same reason a reader that is to stop finishes its batch, but only within the budget.
 
-Events that may kill the process (`handler.alone`) come last in their batch, one by one, with nothing else in hand. So
-after a crash the first of them that comes again is the only one that can have been at work. Those behind it are
-`Acquitted`: else they would share its attempts, and be paused with it.
+Events that may kill the process (`handler.alone`) come last in their batch, one by one, with nothing else in hand.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from .cancel import CancelToken
 from .commit import Committer, Ticket
 from .environment import Environment
 from .errors import Cancelled, Refusal, Unavailable
-from .event import Change, Event, Shard
+from .event import Change, Shard
 from .options import BATCH_BUDGET, INFRASTRUCTURE_RETRY, MISSING_RUN_BOUND, RETRIES_IN_PLACE
 from .protocols import DEBUG, WARNING, Delivery, EventReceiver
 from .record import Record
@@ -63,27 +61,13 @@ class Handler(Protocol):
         ...
 
 
-class Acquitted(NamedTuple):
-    """A delivery that was handed out before, but cannot have ended its process."""
-
-    delivery: Delivery
-    redelivered: bool = False
-
-    @property
-    def event(self) -> Event:
-        return self.delivery.event
-
-    def ack(self) -> None:
-        self.delivery.ack()
-
-
 class Work:
     """One delivery of a batch, and how far it came."""
 
     __slots__ = ("acked", "change", "delivery", "done", "record", "ticket")
 
     def __init__(self, delivery: Delivery) -> None:
-        self.delivery: Delivery = delivery
+        self.delivery = delivery
         self.record: Record | None = None
         self.change: Change | None = None
         self.ticket: Ticket | None = None
@@ -122,7 +106,6 @@ class Reader:
         self._signal = environment.clock.signal()
         self._limit = 1
         self._budget_ends = 0.0
-        self._culprit: Delivery | None = None  # the first suspect that this receiver was handed out again
 
     def open(self) -> EventReceiver:
         """Open the receiver of this role: from then on the streamer keeps events for it."""
@@ -132,7 +115,6 @@ class Reader:
     def serve(self, duty: Duty) -> None:
         """Read until `duty.idle` fires, which raises `Cancelled`. What is in hand then is stored and acknowledged."""
         receiver = self.open()
-        self._culprit = None
         try:
             while True:
                 deliveries = receiver.recv(duty.idle, limit=self._limit)
@@ -191,7 +173,7 @@ class Reader:
             if record is None:
                 work.done = self._deleted(work.delivery)
         ready = [work for work in tried if not work.late]
-        together = [work for work in ready if not self._is_alone(work)]
+        together = [work for work in ready if work.record and not self._handler.alone(work.delivery, work.record)]
         try:
             self._handle(together, duty)
             self._acknowledge(batch)
@@ -200,16 +182,6 @@ class Reader:
                     self._handle([work], duty)
         finally:
             self._acknowledge(batch)
-
-    def _is_alone(self, work: Work) -> bool:
-        """Whether to handle it with nothing else in hand. Acquits it, if another one was at work when that crashed."""
-        if work.record is None or not self._handler.alone(work.delivery, work.record):
-            return False
-        if work.delivery.redelivered:
-            self._culprit = self._culprit or work.delivery
-            if work.delivery is not self._culprit:
-                work.delivery = Acquitted(work.delivery)
-        return True
 
     def _handle(self, works: Sequence[Work], duty: Duty) -> None:
         """Call the handler for each, while the store takes what came of the ones before; then wait for the store."""

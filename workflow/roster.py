@@ -108,7 +108,7 @@ class Roster:
     def _consumers(self, step: Step) -> Iterator[Process]:
         breaker = CircuitBreaker(step.options.breaker, self._environment.clock)
         self.breakers[step.status] = breaker
-        handler = StepHandler(self._environment, step, self._services.in_hand, breaker)
+        handler = StepHandler(self._environment, self._services.committer, step, self._services.in_hand, breaker)
         yield from self._read(step.status, "consumer", handler, step.options)
 
     def _timers(self, timers: Sequence[Timer]) -> Iterator[Process]:

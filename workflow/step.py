@@ -3,13 +3,14 @@
 The *version guard* decides whether an event still means anything: it must be of the record's current version, and the
 run must be running in this status. What an older event asked for was done by somebody already.
 
-    event, record ─► guard ─► redelivered? store the suspicion (attempt + 1), try later, alone
-                       │  ─► breaker open? wait
+    event, record ─► guard ─► breaker open? wait
+                       │  ─► redelivered, or suspect? store the suspicion (attempt + 1, due after its backoff) first
                        └──► decode ─► function ─► answer ─► effect ─► change
                                  any failure ─► attempt + 1, backoff; after max_attempts PAUSED, with the reason
 
-A function that ends its process would do so again at every redelivery. So a redelivered event is a suspicion, stored
-before the function is called again: the count survives the next crash, and ends in a pause like that of any failure.
+A function that ends its process would do so again at every redelivery. So the try at a redelivered event is counted
+before it is made, in a version that is marked as suspect: if the process ends again, that version's event comes after
+its backoff, and finds the try counted. Whatever the function answers or raises takes the mark away.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 from .call import Attempt, InHand, attempt, attempt_within, effect_of, make_run
 from .cancel import CancelToken
 from .clock import Clock, Signal
+from .commit import Committer
 from .consume import Duty
 from .environment import Environment, Fault
 from .errors import Refusal, Rejected, WorkflowError
@@ -118,16 +120,22 @@ class StepHandler:
     """What a step's readers do with an event. Shared by the shards of one step; thread-safe."""
 
     def __init__(
-        self, environment: Environment[Any, Any], step: Step, in_hand: InHand, breaker: CircuitBreaker
+        self,
+        environment: Environment[Any, Any],
+        committer: Committer,
+        step: Step,
+        in_hand: InHand,
+        breaker: CircuitBreaker,
     ) -> None:
         self._environment = environment
+        self._committer = committer
         self._step = step
         self._in_hand = in_hand
         self._breaker = breaker
 
     def alone(self, delivery: Delivery, record: Record) -> bool:
-        """A suspect version runs with nothing else in hand."""
-        return record.suspect and record.version == delivery.event.version
+        """What may have ended its process runs with nothing else in hand."""
+        return record.version == delivery.event.version and (delivery.redelivered or record.suspect)
 
     def handle(self, delivery: Delivery, record: Record, duty: Duty) -> Change | None:
         if record.version > delivery.event.version:
@@ -136,34 +144,37 @@ class StepHandler:
         if record.run_state is not RunState.RUNNING or record.status != self._step.status:
             self._environment.skipped("elsewhere", "consumer")
             return None
-        if delivery.redelivered:
-            return self._suspect(record)
-        return self._run(record, duty)
+        self._breaker.enter(duty.idle)
+        if not self.alone(delivery, record):
+            return self._run(record, duty)
+        suspect = self._suspect(record)
+        return None if suspect is None else self._run(suspect, duty)
 
     def refused(self, record: Record, refusal: Refusal) -> Change | None:
         """Another writer won: nothing to do. What can never be stored is a failure of the step."""
-        if isinstance(refusal, Rejected):
-            return self._failure(record, Fault.of(refusal), counted=True)
+        current = self._environment.adapters.record_store.lookup([record.run_id])[0]
+        if isinstance(refusal, Rejected) and current is not None and current.run_state is RunState.RUNNING:
+            return self._failure(current, Fault.of(refusal), counted=True)
         self._environment.skipped("lost-race", "consumer")
         return None
 
-    def _suspect(self, record: Record) -> Change:
-        """The last try may have ended its process: mark the run, and come back to it later.
-
-        The delay has some jitter in any case: suspects of several readers that went down together must not come back
-        together, for then each would be in hand whenever another one ends the process.
-        """
-        retry, random = self._step.options.retry, self._environment.runtime.random
-        attempt_number = record.attempt + 1
-        if attempt_number > retry.max_attempts:
+    def _suspect(self, record: Record) -> Record | None:
+        """Count the try that is about to be made. The version to make it on; None if there is none left to make."""
+        environment, retry = self._environment, self._step.options.retry
+        if record.attempt >= retry.max_attempts:
             reason = f"{self._step.label} may have ended its process {record.attempt} times"
-            return advance(self._environment, record, Paused(), Author(reason=reason))
-        delay = retry.delay(attempt_number, random)
-        return advance(self._environment, record, Suspected(delay if retry.jitter else delay * (1 - random() / 2)))
+            change = advance(environment, record, Paused(), Author(reason=reason))
+        else:
+            delay = retry.delay(record.attempt + 1, environment.runtime.random)
+            change = advance(environment, record, Suspected(delay))
+        refusal = self._committer.commit([change])[0]
+        if refusal is not None:
+            environment.skipped("lost-race", "consumer")
+            return None
+        return change.record if change.record.suspect else None
 
     def _run(self, record: Record, duty: Duty) -> Change | None:
         """Call the function for this record."""
-        self._breaker.enter(duty.idle)
         label = self._step.label
         try:
             value, carry = self._environment.decode(record)
