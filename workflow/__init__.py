@@ -5,7 +5,7 @@ record writes, in the same transaction, one *event*, which moves the next step, 
 
 The package reads like a book, in this order; a module imports only from those before it:
 
-  vocabulary  errors, cancel, clock, graph, run_state, record, event, codec, run
+  vocabulary  data, errors, cancel, clock, graph, run_state, record, event, codec, run
   contracts   protocols, options, environment
   data path   transition (THE write path), commit, trigger, call, consume, poll, outbox, step
   joins       control, items, callback, timeout, parked, connector, cron, schedule, hook, delete, pause_retry,

@@ -87,8 +87,8 @@ class _Watch:
         store, after = self._environment.adapters.record_store, self._seen_version
         while record.version > after + 1:
             rows = store.history(self._run_id, after_version=after, limit=HISTORY_PAGE)
-            if any(row.status == self._status for row in rows):
-                return True
+            if any(row.status == self._status and row.version < record.version for row in rows):
+                return True  # a newer row is a matter of the next look, which loads the newer record too
             if len(rows) < HISTORY_PAGE:
                 break
             after = rows[-1].version

@@ -15,6 +15,7 @@ from enum import Enum
 from types import MappingProxyType
 from zlib import crc32
 
+from .data import Data
 from .errors import InvalidInput
 from .record import Record, Transition
 from .run_state import RunState
@@ -40,8 +41,8 @@ def hash_of(key: str) -> int:
     return crc32(key.encode("utf-8"))
 
 
-@dataclass(frozen=True)
-class Shard:
+@dataclass(frozen=True, eq=False, repr=False)
+class Shard(Data):
     """One of `total` disjoint parts of all keys, counted from 1."""
 
     index: int = 1
@@ -59,8 +60,8 @@ class Shard:
 WHOLE = Shard(1, 1)
 
 
-@dataclass(frozen=True)
-class Event:
+@dataclass(frozen=True, eq=False, repr=False)
+class Event(Data):
     """A run has a new version."""
 
     topic: str
@@ -75,8 +76,8 @@ class Event:
     """Given by the streamer, unique in the topic; empty before. A duplicate has its own."""
 
 
-@dataclass(frozen=True)
-class Change:
+@dataclass(frozen=True, eq=False, repr=False)
+class Change(Data):
     """One step of one run: the new version, its row of history, its event. Made by `transition` alone."""
 
     record: Record
@@ -84,8 +85,8 @@ class Change:
     event: Event
 
 
-@dataclass(frozen=True)
-class OutboxEvent:
+@dataclass(frozen=True, eq=False, repr=False)
+class OutboxEvent(Data):
     """An event that waits to be sent: until it is due, or because the streamer is another system."""
 
     id: str
@@ -96,8 +97,8 @@ class OutboxEvent:
     error_type: str = ""
 
 
-@dataclass(frozen=True)
-class ConnectorEvent:
+@dataclass(frozen=True, eq=False, repr=False)
+class ConnectorEvent(Data):
     """Something that happened outside, as a connector delivers it."""
 
     id: str
@@ -117,8 +118,8 @@ class TimeoutState(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True)
-class NewTimeout:
+@dataclass(frozen=True, eq=False, repr=False)
+class NewTimeout(Data):
     """What is to be due later. (workflow_name, kind, key) names it: creating it twice makes one."""
 
     workflow_name: str
@@ -138,8 +139,8 @@ class NewTimeout:
     region: str = ""
 
 
-@dataclass(frozen=True)
-class Timeout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Timeout(Data):
     """A due item as the store has it."""
 
     id: str

@@ -11,11 +11,12 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import NamedTuple
 
+from .data import Data
 from .errors import InvalidInput
 
 
-@dataclass(frozen=True)
-class Retry:
+@dataclass(frozen=True, eq=False, repr=False)
+class Retry(Data):
     """Exponential backoff with full jitter and a cap, all in seconds.
 
     The n-th failed attempt waits a random part of `initial * multiplier ** (n - 1)`, at most `maximum`. The failed
@@ -39,8 +40,8 @@ class Retry:
         return timedelta(seconds=ceiling * random() if self.jitter else ceiling)
 
 
-@dataclass(frozen=True)
-class Breaker:
+@dataclass(frozen=True, eq=False, repr=False)
+class Breaker(Data):
     """A step whose last `failures` different runs all failed stops for `cool_down` seconds, then tries one run."""
 
     failures: int = 10
@@ -51,16 +52,16 @@ class Breaker:
             raise InvalidInput(f"{self}: failures >= 1 and cool_down > 0 must hold")
 
 
-@dataclass(frozen=True)
-class PauseRetry:
+@dataclass(frozen=True, eq=False, repr=False)
+class PauseRetry(Data):
     """Resume the runs that the engine paused, `after` that long. Those that a person paused only with `everyone`."""
 
     after: timedelta = timedelta(hours=1)
     everyone: bool = False
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, eq=False, repr=False)
+class Options(Data):
     """What can be set for one function, or for all functions of a workflow. None: not given."""
 
     parallel_count: int | None = None

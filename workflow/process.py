@@ -6,7 +6,8 @@
                            instance whose adapters work can have it
 
 A process never ends by an error of its own or of its adapters. One that gave its role up waits before it competes
-again.
+again, and then gives it up at the first failure and waits longer, until it has done some work: so the role is mostly
+with an instance that can work, and runs are not handed to and fro between the two.
 """
 
 from __future__ import annotations
@@ -133,7 +134,6 @@ class _Shift:
         if gave_up:
             self._runner.note(self._process.role, ProcessState.WAITING)
             self._pause(self._stop)
-            self._failures = 0
 
     def _serve(self, lease: Lease) -> bool:
         """Serve while the role is ours. False if it is given up because of failures."""

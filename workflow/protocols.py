@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from .cancel import CancelToken
 from .clock import Signal
+from .data import Data
 from .errors import Refusal
 from .event import WHOLE, Change, ConnectorEvent, Event, NewTimeout, OutboxEvent, Shard, Timeout, TimeoutState
 from .record import Order, Page, Record, RecordFilter, Transition
@@ -436,8 +437,8 @@ class LeaseStore(Adapter, Protocol):
 # --- the set -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Adapters:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapters(Data):
     """The adapters of a workflow. Sets can be mixed: `postgres.adapters(dsn).replace(event_streamer=...)`."""
 
     record_store: RecordStore
@@ -499,8 +500,8 @@ class Counts(Protocol):
     def counts(self, workflow_name: str) -> Mapping[tuple[int, RunState], int]: ...
 
 
-@dataclass(frozen=True)
-class Definition:
+@dataclass(frozen=True, eq=False, repr=False)
+class Definition(Data):
     """A workflow as tools see it that do not have its code."""
 
     workflow_name: str

@@ -14,6 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from .data import Data
 from .run_state import RunState
 
 T = TypeVar("T")
@@ -21,8 +22,8 @@ T = TypeVar("T")
 NO_META: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Record:
+@dataclass(frozen=True, eq=False, repr=False)
+class Record(Data):
     """One version of one run. Instants are aware and in UTC."""
 
     workflow_name: str
@@ -55,8 +56,8 @@ class Record:
     """What travels with the run beside its object, as the trace context does. Never user data."""
 
 
-@dataclass(frozen=True)
-class Transition:
+@dataclass(frozen=True, eq=False, repr=False)
+class Transition(Data):
     """One row of history: what happened to a run, when, and why. No object data, no free text of an exception."""
 
     run_id: str
@@ -83,8 +84,8 @@ class Order(Enum):
     DESCENDING = "descending"
 
 
-@dataclass(frozen=True)
-class RecordFilter:
+@dataclass(frozen=True, eq=False, repr=False)
+class RecordFilter(Data):
     """Which records a listing is to have. All given conditions must hold; None asks for nothing."""
 
     statuses: frozenset[int] | None = None
@@ -109,8 +110,8 @@ class RecordFilter:
         )
 
 
-@dataclass(frozen=True)
-class Page(Generic[T]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Page(Data, Generic[T]):
     """One page of a listing. `next` is the cursor of the page after it, empty at the end."""
 
     items: tuple[T, ...]

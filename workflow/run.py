@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Generic, Literal, TypeVar
 
 from .cancel import CancelToken
+from .data import Data
 from .errors import InvalidInput
 from .event import composite
 from .record import NO_META, Record
@@ -24,8 +25,8 @@ O = TypeVar("O")  # noqa: E741 - the object's type, as in the docs
 S = TypeVar("S", bound=IntEnum)
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outcome(Data):
     """What a function may answer instead of a status. Made by the methods of `Run`, which say what each does."""
 
     what: Literal["skip", "repeat", "pause", "cancel"]

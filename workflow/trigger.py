@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Generic
 
 from .commit import Committer
+from .data import Data
 from .environment import Environment, check_text
 from .errors import AlreadyApplied, CodecError, InvalidInput, Refusal, WorkflowError
 from .event import Change, composite
@@ -25,8 +26,8 @@ LONGEST_REASON = 1000
 BATCH = 500
 
 
-@dataclass(frozen=True)
-class Trigger(Generic[O, S]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Trigger(Data, Generic[O, S]):
     """What to start: an item of `trigger_many`."""
 
     foreign_id: str
