@@ -112,11 +112,8 @@ def test_a_step_that_hangs_beyond_its_timeout_is_given_up(adapters: Adapters) ->
         gate.opened.set()
         assert ended.wait(DEADLINE)
     rows = wf.history(run_id)
-    assert [(row.status, row.attempt, row.error_type) for row in rows] == [
-        (1, 0, ""),
-        (1, 1, "FunctionTimeout"),
-        (2, 0, ""),
-    ]
+    assert [(row.status, row.attempt, row.error_type) for row in rows[:2]] == [(1, 0, ""), (1, 1, "FunctionTimeout")]
+    assert rows[-1].status == Status.PAID
     assert wf.get(run_id).object.amount == 0
     wait_for(lambda: set(threading.enumerate()) <= before, "the end of all threads")
 
@@ -131,7 +128,7 @@ class TestTheTokenOfARun:
 
         @builder.step(Status.CREATED, timeout=timeout, retry=SOON)
         def heed(run: Run[Order, Status]) -> Literal[Status.PAID]:
-            if self.reasons:
+            if self.entered.is_set():
                 return Status.PAID
             self.entered.set()
             fired = threading.Event()
