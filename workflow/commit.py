@@ -70,12 +70,12 @@ class Committer:
         self._stop.cancel("stopped")
         if self._task is not None:
             self._task.join(timeout)
-        while not self._forked and self._lead():
+        while self._lead():
             pass
 
     def submit(self, change: Change, signal: Signal) -> Ticket:
         """Queue a change. `signal` is notified when its ticket is done; `wake` or `wait` sees to that."""
-        if self._forked:
+        if self.forked:
             raise Forked("this workflow was built before a fork: in the child open new adapters, and build it on those")
         ticket = Ticket(change, signal)
         with self._lock:
@@ -83,7 +83,7 @@ class Committer:
         return ticket
 
     @property
-    def _forked(self) -> bool:
+    def forked(self) -> bool:
         """Whether this is a forked child: whoever led or held the lock at the fork does not exist here."""
         return os.getpid() != self._process
 

@@ -93,8 +93,11 @@ class Workflow(Generic[O, S]):
         """End the processes: what is in hand is finished and stored, nothing new is begun.
 
         Raises `StopTimeout` after `timeout` seconds (None: wait for ever); it names the functions that did not return.
-        Calling it again waits for them again.
+        Calling it again waits for them again. In a forked child there is nothing to end: its parent has the threads.
         """
+        if self._services.committer.forked:
+            self._running = False
+            return
         clock = self._environment.clock
         deadline = None if timeout is None else clock.monotonic() + timeout
         alive = self._runner.stop(deadline)
