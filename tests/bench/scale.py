@@ -81,6 +81,7 @@ def definition() -> None:
     tracemalloc.start()
     kept = [three_steps(f"more-{n}").build(made) for n in range(100)]
     current, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     print(f"{current / len(kept) / 1024:.0f} KiB for one built definition of three steps")
     made.close()
 
