@@ -73,6 +73,7 @@ SEAM_MODULES: dict[
 LAZY_IMPORTS = {  # function, or folder with a slash: why it may import late
     "_standard_logger": "logging costs milliseconds, and another logger may be given",
     "next_slot": "cron costs milliseconds, and few workflows have schedules",
+    "frames_of": "traceback costs milliseconds, and most runs raise nothing",
     "trace_of": "traceback costs milliseconds, and most runs raise nothing",
     "_load_named_zone": "time zones cost milliseconds, and few schedules need more than UTC",
     "adapters_from_env": "loads only the adapters that the environment names",

@@ -74,11 +74,18 @@ class Fault(NamedTuple):
 
 
 def trace_of(error: BaseException) -> str:
-    """The end of the error's traceback, as text that every store can keep."""
+    """The end of the error's traceback, as text that every store can keep. It may hold personal data."""
     import traceback  # late: it costs milliseconds, and most runs raise nothing
 
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_ERROR_LIMIT:]
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def frames_of(error: BaseException) -> str:
+    """Where the error came from, without its words: for logs."""
+    import traceback  # late, as above
+
+    return "".join(traceback.format_tb(error.__traceback__))[-_ERROR_LIMIT:]
 
 
 def _place_of(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from .cancel import CancelToken
 from .clock import Task
 from .consume import Duty
-from .environment import Environment, trace_of
+from .environment import Environment, frames_of
 from .errors import Cancelled, Closed
 from .event import Shard
 from .options import FAILURES_BEFORE_HANDOVER, INFRASTRUCTURE_RETRY
@@ -177,5 +177,5 @@ class _Shift:
             role=role,
             failures=self._failures,
             error=type(error).__name__,
-            trace=trace_of(error),
+            frames=frames_of(error),
         )

@@ -80,7 +80,7 @@ class LogLines(logging.Handler):
         logging.getLogger("workflow").addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().partition(" trace=")[0]
+        text = record.getMessage().partition(" frames=")[0]
         self._terminal.note(clean(f"{record.levelname.lower()}: {text}"))
 
     def close(self) -> None:
