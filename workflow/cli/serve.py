@@ -45,11 +45,12 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     with opened(arguments.store, create=True) as adapters:
         workflow = make(adapters)
         with Stop(STOPPING) as stop, closing(LogLines(terminal)):
+            feeding = None if path is None else _Feeding(workflow, path, terminal, stop)
             workflow.run()
             try:
                 terminal.note(f"serving {workflow.name}, {len(workflow.states())} roles; Ctrl-C stops")
-                status = 0 if path is None else _Feeding(workflow, path, terminal, stop).run()
-                if path is None:
+                status = 0 if feeding is None else feeding.run()
+                if feeding is None:
                     stop.wait()
             finally:
                 stop_gracefully(workflow, arguments.stop_timeout, terminal)
@@ -102,7 +103,7 @@ class _Feeding:
         self._clock = SYSTEM.clock
         self._started = self._told = self._clock.monotonic()
         self._before = 0  # runs that had ended when this feeding began
-        self._began = self._clock.now()
+        self._began = self._clock.now()  # before the workflow runs: what ends from now on is this feeding's
 
     def run(self) -> int:
         """The exit status."""
